@@ -1,4 +1,4 @@
-"""Ceilings in watts. `Limit(0)`, `Unlimited` and "unknown" (`None`) are three things, never told apart by truth value."""
+"""Ceilings in watts. `Limit(0)`, `Unlimited` and unknown (`None`) are three things, never told apart by truth."""
 
 from __future__ import annotations
 
