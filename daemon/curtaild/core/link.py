@@ -1,0 +1,293 @@
+"""The grid link's state machine: what may be drawn, as far as the grid has said (DESIGN 6.2).
+
+`starting` (fail-safe) → `limited | unlimited` on heartbeat and allocation → `failsafe` on silence or when the
+allocation ran out → back only on heartbeat and a fresh allocation, after a silence not before the hold is over.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from curtaild.core.allocation import (
+    Allocation,
+    AllocationId,
+    AllocationReceived,
+    GridMessage,
+    HeartbeatReceived,
+    Issuer,
+    MessageRejected,
+    RejectCode,
+    ScheduleReceived,
+)
+from curtaild.core.events import Ack, AckStage, AllocationTaken, Event, LinkChanged, LinkPhase
+from curtaild.core.limits import UNLIMITED, Ceiling, Limit, Unlimited, strictest
+from curtaild_drivers.contract import FeederId, Seconds, Watts
+
+FAILSAFE = "fail-safe"
+MOST_HELD = 1024  # allocations held at once; a grid that needs more is not a grid but a fault
+MOST_REMEMBERED = 4096  # ids of ended allocations, so that a late duplicate is known as one
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPolicy:
+    """`heartbeat_timeout_s`: silence until the fail-safe. Where `expects_heartbeat` is false the allocation's own age
+    is the heartbeat, and `heartbeat_timeout_s` is its greatest age."""
+
+    root: FeederId
+    feeders: frozenset[FeederId]
+    failsafe_w: Watts
+    heartbeat_timeout_s: Seconds = 120.0
+    failsafe_hold_s: Seconds = 60.0
+    expects_heartbeat: bool = True
+
+
+@dataclass(slots=True)
+class LinkMemory:
+    """What survives a restart: limits, sequence numbers, the hold. Never the phase: every start is `starting`."""
+
+    allocations: list[Allocation] = field(default_factory=list)
+    scheduled: set[AllocationId] = field(default_factory=set)
+    last_seq: dict[Issuer, int] = field(default_factory=dict)
+    known_ids: OrderedDict[AllocationId, int] = field(default_factory=OrderedDict)
+    root_was_governed: bool = False
+    hold_until: Seconds | None = None
+
+
+class Link:
+    """Takes the grid's messages, answers with the ceilings in force and when they next change by themselves."""
+
+    def __init__(self, policy: LinkPolicy, now: Seconds, memory: LinkMemory | None = None) -> None:
+        self.policy = policy
+        self.memory = memory or LinkMemory()
+        self.phase = LinkPhase.STARTING
+        self.phase_reason = "started; waiting for a heartbeat and an allocation"
+        self.last_heartbeat_at: Seconds | None = None
+        self.last_contact_at = now
+        self._heartbeat_is_new = False  # since the phase was last unsafe to leave
+        self._allocation_is_fresh = False
+
+    # ---- what the grid says -------------------------------------------------------------------
+
+    def receive(self, message: GridMessage, now: Seconds) -> list[Event]:
+        """Take one message. A refused one never changes the limit in force, and still counts as contact."""
+        match message:
+            case HeartbeatReceived():
+                self.last_heartbeat_at = now
+                self.last_contact_at = now
+                self._heartbeat_is_new = True
+                return []
+            case MessageRejected(retained=retained):
+                self._contact(retained, now)
+                return [_rejection(message, now)]
+            case AllocationReceived(allocation=allocation, retained=retained):
+                self._contact(retained, now)
+                return self._take(allocation, now, scheduled=False)
+            case ScheduleReceived(issuer=issuer, allocations=allocations, retained=retained):
+                self._contact(retained, now)
+                return self._take_schedule(issuer, allocations, now)
+
+    def _contact(self, retained: bool, now: Seconds) -> None:
+        if not retained:  # a copy kept by the broker does not prove that anybody is alive
+            self.last_contact_at = now
+
+    def _take(self, allocation: Allocation, now: Seconds, scheduled: bool) -> list[Event]:
+        memory = self.memory
+        if allocation.id in memory.known_ids:
+            held = any(other.id == allocation.id for other in memory.allocations)
+            self._allocation_is_fresh = self._allocation_is_fresh or held
+            return [_ack(AckStage.ACCEPTED, allocation, now, reason="already taken")]
+        refusal = self._refusal(allocation, now)
+        if refusal is not None:
+            return [_ack(AckStage.REJECTED, allocation, now, *refusal)]
+        memory.allocations.append(allocation)
+        if scheduled:
+            memory.scheduled.add(allocation.id)
+        memory.last_seq[allocation.issuer] = max(allocation.seq, memory.last_seq.get(allocation.issuer, allocation.seq))
+        memory.known_ids[allocation.id] = allocation.seq
+        while len(memory.known_ids) > MOST_REMEMBERED:
+            memory.known_ids.popitem(last=False)
+        memory.root_was_governed |= allocation.feeder == self.policy.root
+        self._allocation_is_fresh = True
+        return [AllocationTaken(now, allocation, scheduled), _ack(AckStage.ACCEPTED, allocation, now)]
+
+    def _refusal(self, allocation: Allocation, now: Seconds) -> tuple[RejectCode, str] | None:
+        if allocation.feeder not in self.policy.feeders:
+            return RejectCode.UNKNOWN_FEEDER, f"no feeder {allocation.feeder!r} at this site"
+        last_seq = self.memory.last_seq.get(allocation.issuer)
+        if last_seq is not None and allocation.seq <= last_seq:
+            return RejectCode.STALE_SEQ, f"seq {allocation.seq} is not above {last_seq}, the last one taken"
+        if allocation.valid_until is not None and allocation.valid_until <= now:
+            return RejectCode.EXPIRED, "valid_until has passed"
+        if len(self.memory.allocations) >= MOST_HELD:
+            return RejectCode.TOO_LARGE, f"{MOST_HELD} allocations are held already"
+        return None
+
+    def _take_schedule(self, issuer: Issuer, allocations: tuple[Allocation, ...], now: Seconds) -> list[Event]:
+        """The new list replaces what was scheduled and has not begun; what has begun stays until it ends."""
+        coming = {allocation.id for allocation in allocations}
+        dropped = [
+            held
+            for held in self.memory.allocations
+            if held.issuer == issuer
+            and held.id in self.memory.scheduled
+            and held.valid_from > now
+            and held.id not in coming
+        ]
+        self._forget(dropped)
+        events: list[Event] = [_ack(AckStage.ENDED, gone, now, reason="no longer in the schedule") for gone in dropped]
+        for allocation in sorted(allocations, key=lambda entry: entry.seq):
+            events += self._take(allocation, now, scheduled=True)
+        return events
+
+    # ---- what time does -----------------------------------------------------------------------
+
+    def advance(self, now: Seconds) -> list[Event]:
+        """Let time pass: expire, notice silence, move the phase."""
+        self._forget([held for held in self.memory.allocations if self._is_over(held, now)])
+        before = self.phase
+        reason = self._next_phase(now)
+        if reason is None:
+            return []
+        self.phase_reason = reason
+        return [LinkChanged(now, before, self.phase, reason)] if self.phase is not before else []
+
+    def _next_phase(self, now: Seconds) -> str | None:
+        """Move `phase`; the reason if anything about it changed."""
+        is_silent = now - self.last_contact_at > self.policy.heartbeat_timeout_s
+        is_covered = self._is_covered(now)
+        if self.phase in (LinkPhase.LIMITED, LinkPhase.UNLIMITED):
+            if is_silent:
+                self._enter_failsafe(now + self.policy.failsafe_hold_s, heard=False)
+                return f"no sign of the grid for {self.policy.heartbeat_timeout_s:g} s"
+            if not is_covered:
+                self._enter_failsafe(None, heard=True)
+                return "the allocation has expired and none followed it"
+            return self._follow(now)
+        if is_silent and (self.phase is LinkPhase.STARTING or self._heartbeat_is_new):
+            self._enter_failsafe(now + self.policy.failsafe_hold_s, heard=False)
+            return f"no sign of the grid for {self.policy.heartbeat_timeout_s:g} s"
+        hold_until = self.memory.hold_until
+        is_held = hold_until is not None and now < hold_until
+        is_alive = not is_silent and (self._heartbeat_is_new or not self.policy.expects_heartbeat)
+        if is_alive and self._allocation_is_fresh and is_covered and not is_held:
+            self.memory.hold_until = None
+            return self._follow(now)
+        return None
+
+    def _enter_failsafe(self, hold_until: Seconds | None, heard: bool) -> None:
+        self.phase = LinkPhase.FAILSAFE
+        self.memory.hold_until = hold_until
+        self._heartbeat_is_new = heard
+        self._allocation_is_fresh = False
+
+    def _follow(self, now: Seconds) -> str | None:
+        ceilings = [ceiling for ceiling, _ in self._stated(now).values()]
+        limited = any(isinstance(ceiling, Limit) for ceiling in ceilings)
+        phase = LinkPhase.LIMITED if limited else LinkPhase.UNLIMITED
+        if phase is self.phase:
+            return None
+        self.phase = phase
+        return "the grid's allocation holds" if limited else "the grid released the site"
+
+    def _is_covered(self, now: Seconds) -> bool:
+        """Whether an allocation speaks for now. A site whose root was ever governed never falls back to "no word about
+        the root": that would be a drift to unlimited by itself."""
+        covering = [held.feeder for held in self.memory.allocations if held.covers(now)]
+        return self.policy.root in covering if self.memory.root_was_governed else bool(covering)
+
+    def _is_over(self, held: Allocation, now: Seconds) -> bool:
+        if held.valid_until is not None and held.valid_until <= now:
+            return True
+        return any(
+            other.seq > held.seq
+            and other.issuer == held.issuer
+            and other.feeder == held.feeder
+            and other.valid_from <= max(now, held.valid_from)
+            and (other.valid_until is None or (held.valid_until is not None and other.valid_until >= held.valid_until))
+            for other in self.memory.allocations
+        )
+
+    def _forget(self, gone: list[Allocation]) -> None:
+        for allocation in gone:
+            self.memory.allocations.remove(allocation)
+            self.memory.scheduled.discard(allocation.id)
+
+    # ---- what may be drawn --------------------------------------------------------------------
+
+    @property
+    def is_failsafe(self) -> bool:
+        return self.phase in (LinkPhase.STARTING, LinkPhase.FAILSAFE)
+
+    def ceilings(self, moment: Seconds) -> dict[FeederId, tuple[Ceiling, str]]:
+        """The ceiling in force at `moment` and its source, per feeder that somebody speaks for; always the root."""
+        stated = self._stated(moment)
+        root = self.policy.root
+        if self.is_failsafe:
+            failsafe: Ceiling = Limit(self.policy.failsafe_w)
+            ceiling, source = stated.get(root, (UNLIMITED, FAILSAFE))
+            stricter = strictest(failsafe, ceiling)
+            stated[root] = (stricter, source if stricter is not failsafe else FAILSAFE)
+        else:
+            stated.setdefault(root, (UNLIMITED, "rating"))
+        return stated
+
+    def in_force(self, moment: Seconds) -> Iterator[Allocation]:
+        """The newest valid allocation per issuer and feeder."""
+        newest: dict[tuple[Issuer, FeederId], Allocation] = {}
+        for held in self.memory.allocations:
+            if held.covers(moment):
+                key = (held.issuer, held.feeder)
+                if key not in newest or held.seq > newest[key].seq:
+                    newest[key] = held
+        yield from newest.values()
+
+    def _stated(self, moment: Seconds) -> dict[FeederId, tuple[Ceiling, str]]:
+        """Across issuers the strictest."""
+        stated: dict[FeederId, tuple[Ceiling, str]] = {}
+        for allocation in self.in_force(moment):
+            known = stated.get(allocation.feeder)
+            if known is None or strictest(known[0], allocation.ceiling) is not known[0]:
+                stated[allocation.feeder] = (allocation.ceiling, allocation.id)
+        return stated
+
+    def lowest(self, feeder: FeederId, now: Seconds, until: Seconds) -> Ceiling:
+        """The lowest ceiling at `feeder` known to hold at any moment of [`now`, `until`]."""
+        least, _ = self.ceilings(now).get(feeder, (UNLIMITED, ""))
+        for held in self.memory.allocations:
+            if held.feeder == feeder and now < held.valid_from <= until and not isinstance(held.ceiling, Unlimited):
+                least = strictest(least, self.ceilings(held.valid_from).get(feeder, (UNLIMITED, ""))[0])
+        return least
+
+    def next_change_at(self, now: Seconds) -> Seconds | None:
+        """When the ceilings or the phase may next change without another word from the grid."""
+        moments = [self.last_contact_at + self.policy.heartbeat_timeout_s]
+        if self.memory.hold_until is not None:
+            moments.append(self.memory.hold_until)
+        for held in self.memory.allocations:
+            moments.append(held.valid_from)
+            if held.valid_until is not None:
+                moments.append(held.valid_until)
+        return min((moment for moment in moments if moment > now), default=None)
+
+
+def _ack(
+    stage: AckStage, allocation: Allocation, now: Seconds, code: RejectCode | None = None, reason: str | None = None
+) -> Ack:
+    limit_w = allocation.ceiling.watts if isinstance(allocation.ceiling, Limit) else None
+    return Ack(
+        now, stage, allocation.id, allocation.issuer, allocation.seq, allocation.feeder, limit_w, code=code, reason=reason
+    )
+
+
+def _rejection(message: MessageRejected, now: Seconds) -> Ack:
+    return Ack(
+        now,
+        AckStage.REJECTED,
+        message.allocation_id,
+        message.issuer,
+        message.seq,
+        code=message.code,
+        reason=message.reason,
+    )
