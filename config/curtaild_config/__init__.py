@@ -1,0 +1,44 @@
+"""The site file: its models, loading with every error at once, secrets, and the devices and meters it describes."""
+
+from curtaild_config.load import check_site, load_site
+from curtaild_config.plant import DeviceGroup, Feeder, FeederMeter
+from curtaild_config.problems import Problem, Severity, SiteFileError
+from curtaild_config.quantities import Broker, Endpoint, parse_endpoint
+from curtaild_config.render import render_tree
+from curtaild_config.secrets import SecretSource, resolve_secrets
+from curtaild_config.sections import (
+    GridSection,
+    LedgerSection,
+    LogSection,
+    PolicySection,
+    SiteSection,
+    TelemetrySection,
+)
+from curtaild_config.site import DeviceSpec, MeterSpec, Site, grid_secret_sources
+
+__all__ = [
+    "Broker",
+    "DeviceGroup",
+    "DeviceSpec",
+    "Endpoint",
+    "Feeder",
+    "FeederMeter",
+    "GridSection",
+    "LedgerSection",
+    "LogSection",
+    "MeterSpec",
+    "PolicySection",
+    "Problem",
+    "SecretSource",
+    "Severity",
+    "Site",
+    "SiteFileError",
+    "SiteSection",
+    "TelemetrySection",
+    "check_site",
+    "grid_secret_sources",
+    "load_site",
+    "parse_endpoint",
+    "render_tree",
+    "resolve_secrets",
+]

@@ -1,0 +1,151 @@
+"""What no single table can know: whether the feeders form one tree, the groups hang on it, no device stands twice, and
+every driver takes its settings. Works on the tables as read, so that these errors come together with all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from curtaild_config.addresses import MOST_ADDRESSES, expand_addresses
+from curtaild_config.explain import explain
+from curtaild_config.problems import Problem, suggest
+from curtaild_config.source import Location, SiteSource
+from curtaild_drivers import registry
+from curtaild_drivers.registry import Driver
+
+
+def structural_problems(source: SiteSource) -> list[Problem]:
+    """Every error between tables."""
+    return [*_tree_problems(source), *_group_problems(source), *_driver_problems(source)]
+
+
+def _tree_problems(source: SiteSource) -> list[Problem]:
+    problems: list[Problem] = []
+    parents: dict[str, str | None] = {}
+    places: dict[str, int] = {}
+    for index, entry in source.entries("feeder").items():
+        feeder_id, parent = entry.get("id"), entry.get("parent")
+        if not isinstance(feeder_id, str) or not isinstance(parent, str | None):
+            continue
+        if feeder_id in places:
+            reason = f"this id stands already at feeder #{places[feeder_id] + 1}: a feeder has one parent"
+            problems.append(source.problem(("feeder", index, "id"), reason, "give each its own id", feeder_id))
+            continue
+        places[feeder_id], parents[feeder_id] = index, parent
+    for feeder_id, parent in parents.items():
+        if parent is not None and parent not in parents:
+            place = ("feeder", places[feeder_id], "parent")
+            others = parents.keys() - {feeder_id}
+            problems.append(source.problem(place, "no feeder has this id", suggest(parent, others), parent))
+    roots = [feeder_id for feeder_id, parent in parents.items() if parent is None]
+    for extra in roots[1:]:
+        reason = f"a second root beside {roots[0]}: exactly one feeder has no parent"
+        problems.append(source.problem(("feeder", places[extra], "parent"), reason, "name its parent"))
+    for cycle in _cycles(parents):
+        way = " → ".join([*cycle, cycle[0]])
+        place = ("feeder", places[cycle[0]], "parent")
+        problems.append(source.problem(place, f"feeds itself: {way}", "one of them hangs elsewhere, or is the root"))
+    return problems
+
+
+def _cycles(parents: Mapping[str, str | None]) -> list[list[str]]:
+    cycles: list[list[str]] = []
+    done: set[str] = set()
+    for start in parents:
+        way: dict[str, None] = {}
+        here: str | None = start
+        while here is not None and here in parents and here not in done and here not in way:
+            way[here] = None
+            here = parents[here]
+        if here is not None and here in way:
+            steps = list(way)
+            cycles.append(steps[steps.index(here) :])
+        done.update(way)
+    return cycles
+
+
+def _group_problems(source: SiteSource) -> list[Problem]:
+    problems: list[Problem] = []
+    groups = source.entries("devices")
+    feeders = {entry["id"] for entry in source.entries("feeder").values() if isinstance(entry.get("id"), str)}
+    first_places: dict[str, int] = {}
+    owners: dict[str, int] = {}
+    for index, group in groups.items():
+        name, feeder = group.get("name"), group.get("feeder")
+        if isinstance(name, str) and first_places.setdefault(name, index) != index:
+            reason = f"this name stands already at devices #{first_places[name] + 1}"
+            problems.append(source.problem(("devices", index, "name"), reason, "give each its own name", name))
+        if isinstance(feeder, str) and feeder not in feeders:
+            remedy = suggest(feeder, feeders)
+            problems.append(source.problem(("devices", index, "feeder"), "no feeder has this id", remedy, feeder))
+        problems += _address_problems(source, index, group.get("addresses"), owners)
+    if len(owners) > MOST_ADDRESSES:
+        reason = f"{len(owners):,} devices are more than {MOST_ADDRESSES:,}"
+        problems.append(source.problem(("devices",), reason, "run more instances under a parent"))
+    return problems
+
+
+def _address_problems(source: SiteSource, index: int, entries: object, owners: dict[str, int]) -> list[Problem]:
+    location: Location = ("devices", index, "addresses")
+    if not isinstance(entries, (list, tuple)):
+        return []
+    problems: list[Problem] = []
+    shared: dict[int, list[str]] = {}
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, str):
+            continue
+        try:
+            addresses = expand_addresses([entry])
+        except ValueError as error:
+            problems.append(source.problem((*location, place), str(error)))
+            continue
+        for address in addresses:
+            owner = owners.setdefault(address, index)
+            if owner != index:
+                shared.setdefault(owner, []).append(address)
+    for owner, addresses_twice in shared.items():
+        some = ", ".join(addresses_twice[:3]) + (", …" if len(addresses_twice) > 3 else "")
+        other = source.key_path(("devices", owner))
+        reason = f"{len(addresses_twice)} of these stand in {other} as well: {some}"
+        problems.append(source.problem(location, reason, "a device belongs to one group: one writer per device"))
+    return problems
+
+
+def _driver_problems(source: SiteSource) -> list[Problem]:
+    try:
+        drivers = registry.drivers()
+    except Exception as error:  # a third party's package is imported here, and may raise anything
+        reason = f"an installed driver cannot be loaded: {type(error).__name__}: {error}"
+        return [source.problem((), reason, "mend or remove that package")]
+    problems: list[Problem] = []
+    for index, group in source.entries("devices").items():
+        problems += _uses_driver(source, ("devices", index), group, drivers, for_meter=False)
+    for index, feeder in source.entries("feeder").items():
+        if isinstance(meter := feeder.get("meter"), dict):
+            problems += _uses_driver(source, ("feeder", index, "meter"), meter, drivers, for_meter=True)
+    return problems
+
+
+def _uses_driver(
+    source: SiteSource, place: Location, table: Mapping[str, Any], drivers: Mapping[str, Driver], for_meter: bool
+) -> list[Problem]:
+    name = table.get("driver", "modbus" if for_meter else None)
+    if not isinstance(name, str):
+        return []
+    able = {n for n, d in drivers.items() if (d.open_meter if for_meter else d.open_device) is not None}
+    if name not in able:
+        reason = "no driver has this name" if name not in drivers else "this driver has no such side"
+        noun = "meters" if for_meter else "devices"
+        remedy = f"{suggest(name, able)} ({noun}: {', '.join(sorted(able)) or 'none installed'})"
+        return [source.problem((*place, "driver"), reason, remedy, name)]
+    settings = table.get("settings", {})
+    if not isinstance(settings, dict):
+        return []
+    try:
+        drivers[name].settings.model_validate(settings)
+    except ValidationError as error:
+        return explain(error, drivers[name].settings, source, (*place, "settings"))
+    return []

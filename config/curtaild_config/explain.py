@@ -1,0 +1,72 @@
+"""Turns pydantic's errors into problems that a site's engineer can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from curtaild_config.problems import Problem, suggest
+from curtaild_config.source import Location, SiteSource
+
+
+def explain(error: ValidationError, model: type[BaseModel], source: SiteSource, under: Location = ()) -> list[Problem]:
+    """Every error of `model`'s validation; `under` is where that model stands in the file."""
+    return [_explain(detail, model, source, under) for detail in error.errors(include_url=False)]
+
+
+def _explain(detail: Any, model: type[BaseModel], source: SiteSource, under: Location) -> Problem:
+    local: Location = detail["loc"]
+    location = under + local
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        # The value stays unsaid: a mistyped password key holds a password.
+        return source.problem(location, "unknown key", suggest(str(local[-1]), _fields_at(model, local[:-1])))
+    if kind == "missing":
+        field = _fields_at(model, local[:-1]).get(str(local[-1]))
+        return source.problem(location, "is required", _first_sentence(field))
+    if kind == "literal_error":
+        words = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+        return source.problem(location, f"should be one of {', '.join(words)}", suggest(str(value), words), value)
+    if kind in ("tuple_type", "list_type"):
+        if isinstance(value, dict) and len(location) == 1:
+            return source.problem(location, "stands many times", f"write [[{location[0]}]] in double brackets")
+        return source.problem(location, "should be a list", "write it in [ ]", value)
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return source.problem(location, "should be a table", f"write [{source.key_path(location)}]", value)
+    if kind == "string_pattern_mismatch":
+        return source.problem(location, "may hold letters, digits, _ and - only", "", value)
+    return source.problem(location, _reason(detail["msg"]), "", value)
+
+
+def _reason(message: str) -> str:
+    text = message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("Value ")
+    return text[:1].lower() + text[1:]
+
+
+def _first_sentence(field: FieldInfo | None) -> str:
+    if field is None or not field.description:
+        return ""
+    return re.split(r"(?<=[a-z0-9])[.;](?:\s|$)", field.description, maxsplit=1)[0]
+
+
+def _fields_at(model: type[BaseModel], location: Location) -> dict[str, FieldInfo]:
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        inner = next(_models_in(field.annotation), None) if field is not None else None
+        if inner is None:
+            return {}
+        model = inner
+    return dict(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

@@ -1,0 +1,95 @@
+"""The site file's tables that stand many times: feeders with their meters, and groups of devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from curtaild_config.quantities import Name, PositiveSeconds, PositiveWatts, Priority, Seconds, Section, Watts
+
+
+def _stale_comes_after_polls(poll_s: float, stale_after_s: float) -> None:
+    if stale_after_s <= poll_s:
+        raise ValueError(
+            f"stale_after_s ({stale_after_s:g}) must exceed poll_s ({poll_s:g}), "
+            "else every reading is stale before the next one comes"
+        )
+
+
+class FeederMeter(Section):
+    """The meter that measures a feeder's real power."""
+
+    driver: Name = "modbus"
+    """The driver that reads it."""
+    address: Annotated[str, Field(min_length=1, max_length=255)]
+    """Where it answers, as its driver takes it: host:port."""
+    poll_s: PositiveSeconds = 1.0
+    """How often it is read."""
+    stale_after_s: PositiveSeconds = 10.0
+    """A reading older than this is no reading."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The driver's own keys."""
+
+    @model_validator(mode="after")
+    def _is_polled_before_stale(self) -> Self:
+        _stale_comes_after_polls(self.poll_s, self.stale_after_s)
+        return self
+
+
+class Feeder(Section):
+    """One node of the site's electrical tree."""
+
+    id: Name
+    """The feeder's id; allocations and device groups name it."""
+    parent: Name | None = None
+    """The feeder that feeds this one; exactly one feeder, the root, has none."""
+    rating_w: PositiveWatts
+    """The most it may carry, in watts."""
+    auxiliary_w: Watts = 0.0
+    """What it draws beside the devices (fans, pumps, losses), in watts: the estimate until a meter knows better."""
+    meter: FeederMeter | None = None
+    """Its meter; absent where there is none."""
+
+
+class DeviceGroup(Section):
+    """Devices that share a driver, a feeder and their settings."""
+
+    name: Name
+    """The group's name; a device's id is group/address."""
+    driver: Name
+    """The driver that speaks to them."""
+    addresses: Annotated[tuple[str, ...], Field(min_length=1, max_length=65_536)]
+    """Addresses, "10.0.1.0/24" blocks and "10.0.1.10-250" ranges."""
+    feeder: Name
+    """The feeder they hang on."""
+    priority: Priority = 50
+    """0 to 100: the higher, the longer they are kept running."""
+    rated_w: PositiveWatts | None = None
+    """The most one of them draws, in watts; absent: what its model is known to draw."""
+    poll_s: PositiveSeconds = 10.0
+    """How often each is read."""
+    stale_after_s: PositiveSeconds = 60.0
+    """A reading older than this counts as unknown, and unknown counts as worst."""
+    min_on_s: Seconds = 0.0
+    """The least time between a start and the next stop; a shed overrides it."""
+    min_off_s: Seconds = 60.0
+    """The least time between a stop and the next start."""
+    password_file: Path | None = None
+    """A file that holds their password."""
+    password_credential: Name | None = None
+    """The systemd credential that holds their password."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The driver's own keys."""
+
+    @model_validator(mode="after")
+    def _is_polled_before_stale(self) -> Self:
+        _stale_comes_after_polls(self.poll_s, self.stale_after_s)
+        return self
+
+    @model_validator(mode="after")
+    def _password_has_one_source(self) -> Self:
+        if self.password_file and self.password_credential:
+            raise ValueError("password_file and password_credential exclude each other")
+        return self

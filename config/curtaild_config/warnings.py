@@ -1,0 +1,122 @@
+"""What a site file may say, but hardly means: ratings that do not add up, a fail-safe above the contract, a password in
+the clear. Warnings do not stop the daemon.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import stat
+from collections.abc import Iterator
+
+from curtaild_config.addresses import expand_addresses
+from curtaild_config.plant import Feeder
+from curtaild_config.problems import Problem, Severity
+from curtaild_config.secrets import SecretSource
+from curtaild_config.site import Site, grid_secret_sources, group_secret_sources
+from curtaild_config.source import Location, SiteSource
+
+
+def warnings(site: Site, source: SiteSource) -> list[Problem]:
+    """Every warning about a site that has no errors."""
+
+    def warn(location: Location, reason: str, remedy: str, value: object = None) -> Problem:
+        return source.problem(location, reason, remedy, value, Severity.WARNING)
+
+    found = [warn(*what) for what in (*_grid(site), *_ratings(site), *_use_of_feeders(site))]
+    return found + [
+        Problem(
+            Severity.WARNING,
+            source.file,
+            secret.key_path,
+            repr(str(secret.file)),
+            "every user of this host can read it",
+            f"chmod o-rwx {secret.file}",
+        )
+        for secret in all_secret_sources(site)
+        if _world_readable(secret)
+    ]
+
+
+def all_secret_sources(site: Site) -> tuple[SecretSource, ...]:
+    """Where all secrets of a site lie, each once."""
+    of_groups = [source for group in site.devices for source in group_secret_sources(group)]
+    of_meters = [source for meter in site.meters() for source in meter.secret_sources]
+    return (*grid_secret_sources(site), *of_groups, *of_meters)
+
+
+_Warning = tuple[Location, str, str, object]
+
+
+def _grid(site: Site) -> Iterator[_Warning]:
+    grid, root = site.grid, site.root
+    failsafe: Location = ("grid", "failsafe_limit_w")
+    if grid.allocation_cap_w is not None and grid.failsafe_limit_w > grid.allocation_cap_w:
+        reason = f"above allocation_cap_w, {watts(grid.allocation_cap_w)}: silence would grant more than the contract"
+        yield failsafe, reason, "lower it", grid.failsafe_limit_w
+    if grid.failsafe_limit_w > root.rating_w:
+        reason = f"above the rating of {root.id}, {watts(root.rating_w)}: it never binds"
+        yield failsafe, reason, "lower it", grid.failsafe_limit_w
+    if grid.username is not None:
+        for index, broker in enumerate(grid.brokers):
+            if not broker.tls and not _is_loopback(broker.host):
+                reason = "the password goes over the network in the clear"
+                yield ("grid", "brokers", index), reason, "use mqtts://", str(broker)
+
+
+def _ratings(site: Site) -> Iterator[_Warning]:
+    rated_w = {
+        feeder.id: sum(
+            group.rated_w * len(expand_addresses(group.addresses))
+            for group in site.devices
+            if group.feeder == feeder.id and group.rated_w is not None
+        )
+        for feeder in site.feeder
+    }
+    for index, feeder in enumerate(site.feeder):
+        children_w = sum(child.rating_w for child in site.children(feeder.id))
+        place: Location = ("feeder", index, "rating_w")
+        if children_w > feeder.rating_w:
+            reason = f"the feeders under it are rated {watts(children_w)} together"
+            yield place, reason, "right if it is meant: dispatch keeps every rating", feeder.rating_w
+        devices_w = sum(rated_w[below.id] for below in _subtree(site, feeder))
+        if devices_w + feeder.auxiliary_w > feeder.rating_w:
+            reason = f"devices and auxiliary load may draw {watts(devices_w + feeder.auxiliary_w)}"
+            yield place, reason, "right if it is meant: they will never all run", feeder.rating_w
+
+
+def _use_of_feeders(site: Site) -> Iterator[_Warning]:
+    used = {group.feeder for group in site.devices}
+    for index, feeder in enumerate(site.feeder):
+        if not any(below.id in used for below in _subtree(site, feeder)):
+            yield ("feeder", index), "no device hangs on it or under it", "is a group's feeder mistyped?", None
+        if feeder.parent is None and feeder.meter is None:
+            reason = "the root has no meter: what the grid bills is not seen, and margins grow"
+            yield ("feeder", index, "meter"), reason, f"add [feeder.meter] to {feeder.id}", None
+
+
+def _subtree(site: Site, feeder: Feeder) -> Iterator[Feeder]:
+    yield feeder
+    for child in site.children(feeder.id):
+        yield from _subtree(site, child)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _world_readable(secret: SecretSource) -> bool:
+    try:
+        return secret.file is not None and bool(secret.file.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
+def watts(power_w: float) -> str:
+    """For people: 12.5 MW, 850 kW, 90 W."""
+    for unit_w, unit in ((1e6, "MW"), (1e3, "kW")):
+        if power_w >= unit_w:
+            return f"{power_w / unit_w:.4g} {unit}"
+    return f"{power_w:.4g} W"
