@@ -275,9 +275,16 @@ class Link:
 def _ack(
     stage: AckStage, allocation: Allocation, now: Seconds, code: RejectCode | None = None, reason: str | None = None
 ) -> Ack:
-    limit_w = allocation.ceiling.watts if isinstance(allocation.ceiling, Limit) else None
     return Ack(
-        now, stage, allocation.id, allocation.issuer, allocation.seq, allocation.feeder, limit_w, code=code, reason=reason
+        at=now,
+        stage=stage,
+        allocation_id=allocation.id,
+        issuer=allocation.issuer,
+        seq=allocation.seq,
+        feeder=allocation.feeder,
+        limit_w=allocation.ceiling.watts if isinstance(allocation.ceiling, Limit) else None,
+        code=code,
+        reason=reason,
     )
 
 

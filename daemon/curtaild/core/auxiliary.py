@@ -1,0 +1,79 @@
+"""What a metered feeder draws beside its devices: meter − Σ devices, filtered, upper edge (DESIGN 4).
+
+Frozen while actuations are unconfirmed: the meter and the devices are then seen at different moments, and one step
+would be counted twice. Even so the meter is believed where it shows more than everything reserved.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from curtaild.core.feeders import FeederSpec
+from curtaild_drivers.contract import MeterReading, Seconds, Watts
+
+SMOOTHING = 0.4  # share of the newest sample in the smoothed meter power: about four seconds at one sample a second
+LEAST_WEIGHT = 0.1
+SETTLING_SAMPLES = 2  # after an actuation the estimate starts anew from this many samples' worth of trust
+
+
+@dataclass(slots=True)
+class MeteredFeeder:
+    """One feeder's meter and the estimate it feeds."""
+
+    spec: FeederSpec
+    reading: MeterReading | None = None
+    power_w: Watts | None = None
+    read_at: Seconds | None = None
+    smoothed_w: Watts = 0.0
+    is_fresh: bool = False
+    mean_w: Watts | None = None
+    variance_w2: float = 0.0
+    samples: int = 0
+    counted_at: Seconds = -math.inf
+    """The moment of the last sample that went into the estimate: devices settled before it have been seen."""
+    floor_w: Watts = -math.inf
+
+    def observe(self, reading: MeterReading) -> bool:
+        """Take a sample; whether it is one (NaN, negative and absurd ones prove nothing)."""
+        power_w = reading.power_w
+        if power_w is None or not math.isfinite(power_w) or power_w < 0 or power_w > 100 * self.spec.rating_w:
+            return False
+        if self.read_at is not None and reading.taken_at <= self.read_at:
+            return False
+        self.smoothed_w = (1 - SMOOTHING) * self.smoothed_w + SMOOTHING * power_w if self.is_fresh else power_w
+        self.reading, self.power_w, self.read_at = reading, power_w, reading.taken_at
+        return True
+
+    def age_s(self, now: Seconds) -> Seconds | None:
+        return now - self.read_at if self.read_at is not None else None
+
+    def estimate(self, measured_w: Watts, reserved_w: Watts, last_move_at: Seconds, is_quiet: bool) -> None:
+        """Compare the newest sample with Σ devices: `measured_w` by their readings, `reserved_w` by their reservations.
+
+        `last_move_at`: when the last of them settled. `is_quiet`: no actuation of weight is unconfirmed below.
+        """
+        if not self.is_fresh or self.power_w is None or self.read_at is None or self.read_at <= self.counted_at:
+            return
+        self.floor_w = self.smoothed_w - reserved_w
+        if not is_quiet or self.read_at <= last_move_at:
+            return
+        if last_move_at > self.counted_at:
+            self.samples = min(self.samples, SETTLING_SAMPLES)
+        self.samples += 1
+        weight = max(1.0 / self.samples, LEAST_WEIGHT)
+        error = self.power_w - measured_w - (self.mean_w if self.mean_w is not None else self.power_w - measured_w)
+        self.mean_w = (self.mean_w if self.mean_w is not None else self.power_w - measured_w) + weight * error
+        self.variance_w2 = (1 - weight) * (self.variance_w2 + weight * error * error)
+        self.counted_at = self.read_at
+
+    def upper_w(self, at_share: float) -> Watts:
+        """The auxiliary load to reckon with (W). `at_share` is the devices' draw over what it was when measured: an
+        estimate under the site's own figure means that devices over-report, and that shrinks with their draw."""
+        prior_w = self.spec.auxiliary_w
+        if self.mean_w is None:
+            return max(prior_w, self.floor_w)
+        mean_w = self.mean_w if self.mean_w >= prior_w else prior_w + (self.mean_w - prior_w) * min(at_share, 1.0)
+        if not self.is_fresh:
+            return max(prior_w, mean_w + 2 * math.sqrt(self.variance_w2))
+        return max(mean_w + 2 * math.sqrt(self.variance_w2), self.floor_w)

@@ -1,0 +1,185 @@
+"""One device as the daemon knows it: what it offers, what it last said, what it was told, what was learned of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from curtaild.core.allocation import AllocationId
+from curtaild.core.events import ActuationId, ActuationStage, Condition
+from curtaild_drivers.contract import (
+    DeviceId,
+    FeederId,
+    OperatingPoint,
+    OperatingPoints,
+    Reading,
+    RunState,
+    Seconds,
+    Watts,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """What the site file and the driver say of a device. `points` is `None` until the device was asked.
+
+    `priority` 0..100, higher is kept longer. `price_per_rate_h` is what one unit of rate earns in an hour
+    (money per H/s·h), `None` where the site gives no price.
+    """
+
+    id: DeviceId
+    feeder: FeederId
+    rated_w: Watts
+    points: OperatingPoints | None = None
+    priority: int = 50
+    price_per_rate_h: float | None = None
+    stale_after_s: Seconds = 60.0
+    min_on_s: Seconds = 0.0
+    min_off_s: Seconds = 60.0
+    settle_down_s: Seconds = 30.0
+    settle_up_s: Seconds = 300.0
+
+
+@dataclass(slots=True)
+class DrawRatio:
+    """How much of a point's nominal draw a device really takes: a running mean with its spread."""
+
+    mean: float = 1.0
+    variance: float = 0.0
+    samples: int = 0
+
+    def observe(self, ratio: float) -> None:
+        self.samples += 1
+        weight = max(1.0 / self.samples, 0.05)
+        error = ratio - self.mean
+        self.mean += weight * error
+        self.variance = (1 - weight) * (self.variance + weight * error * error) if self.samples > 1 else 0.0
+
+    @property
+    def upper(self) -> float:
+        """The edge to reserve: two spreads above the mean; the table's word until three readings agree on better."""
+        learned = self.mean + max(2 * math.sqrt(self.variance), 0.005)
+        return learned if self.samples >= 3 else max(1.0, learned)
+
+
+@dataclass(slots=True)
+class Actuation:
+    """One command on its way. `answered_at` is when the driver's call ended, however it ended; a reading asked before
+    that proves nothing about the command. `replaces_unsettled`: the command before it had not settled."""
+
+    id: ActuationId
+    target: OperatingPoint
+    before: OperatingPoint | None
+    is_raise: bool
+    issued_at: Seconds
+    reserved_before_w: Watts
+    rule: str
+    allocation_id: AllocationId | None
+    replaces_unsettled: bool = False
+    stage: ActuationStage = ActuationStage.ISSUED
+    answered_at: Seconds | None = None
+
+
+@dataclass(slots=True)
+class Device:
+    """The mutable record. `setpoint` is the last *confirmed* operating point; `None` means nobody knows."""
+
+    spec: DeviceSpec
+    reading: Reading | None = None
+    draw_w: Watts | None = None
+    """Best estimate from the last reading that proved a draw, taken at `drawn_at`."""
+    drawn_at: Seconds | None = None
+    recent_w: tuple[Watts, ...] = ()
+    """The draws of the last three readings since the setpoint became unknown or its actuation was answered."""
+    setpoint: OperatingPoint | None = None
+    settled_at: Seconds = 0.0
+    """When its draw last changed by our doing or its own: a meter sample taken later has seen it."""
+    actuation: Actuation | None = None
+    learned: dict[str, DrawRatio] = field(default_factory=dict)
+    reserved_w: Watts = 0.0
+    planned_w: Watts = 0.0
+    fixed_until: Seconds = 0.0
+    """Dispatch leaves it alone until then: it refused, diverged or could not be reached."""
+    failures: int = 0
+    failed_polls: int = 0
+    restore_after: Seconds = 0.0
+    on_since: Seconds = 0.0
+    slept_s: Seconds = 0.0
+    asleep_since: Seconds | None = None
+    sheds: int = 0
+    conditions: set[Condition] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.reserved_w = self.planned_w = self.spec.rated_w
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether a command to it may be counted on before telemetry confirms it, for planning only."""
+        return not self.conditions
+
+    @property
+    def in_flight(self) -> bool:
+        return self.actuation is not None
+
+    def tolerance_w(self) -> Watts:
+        """How close to a point's draw counts as being there."""
+        return max(50.0, 0.03 * self.spec.rated_w)
+
+    def upper_w(self, point: OperatingPoint) -> Watts:
+        """The most the device is expected to draw at `point`, as learned for this very device."""
+        ratio = self.learned.get(point.key)
+        return point.draw_w * ratio.upper if ratio is not None else point.draw_w
+
+    def headed_for(self) -> OperatingPoint | None:
+        """Where it will be once what is in flight has settled."""
+        return self.actuation.target if self.actuation is not None else self.setpoint
+
+
+def point_at(points: OperatingPoints, watts: Watts) -> OperatingPoint:
+    """The highest operating point the device can hold at or under `watts`; its lowest if none is."""
+    best = points.lowest
+    for lower, upper in zip(points.points, points.points[1:], strict=False):
+        if upper.draw_w <= watts:
+            best = upper
+        elif upper.divisible and lower.draw_w < watts:
+            steps = math.floor((watts - lower.draw_w) / points.step_w)
+            draw_w = lower.draw_w + steps * points.step_w
+            if draw_w > lower.draw_w:
+                share = (draw_w - lower.draw_w) / (upper.draw_w - lower.draw_w)
+                rate = lower.rate + share * (upper.rate - lower.rate)
+                best = OperatingPoint(upper.key, draw_w, rate, divisible=True)
+    return best
+
+
+def estimated_draw(device: Device, reading: Reading, error_fraction: float) -> Watts | None:
+    """What the reading proves of the draw: measured watts, else the draw of the state that its hashrate proves plus
+    its uncertainty (stock Antminers measure no watts), else `None`."""
+    if reading.power_w is not None:
+        return reading.power_w
+    points = device.spec.points
+    if points is None:
+        return None
+    if reading.state is RunState.ASLEEP and points.lowest.is_off:
+        return points.lowest.draw_w * (1 + error_fraction)
+    if reading.state is not RunState.RUNNING or reading.rate is None or reading.rate <= 0:
+        return None
+    for point in points.points:
+        if not point.is_off and point.rate >= 0.9 * reading.rate:
+            return device.upper_w(point) * (1 + error_fraction)
+    return max(points.highest.draw_w, device.spec.rated_w) * (1 + error_fraction)
+
+
+def reported_point(device: Device, reading: Reading) -> OperatingPoint | None:
+    """The operating point the device itself says it is set to, `None` where it does not say."""
+    points = device.spec.points
+    if points is None:
+        return None
+    if reading.state is RunState.ASLEEP and points.lowest.is_off:
+        return points.lowest
+    if reading.point_key is not None:
+        named = next((point for point in points.points if point.key == reading.point_key), None)
+        if named is not None and not (named.divisible and reading.limit_w is not None):
+            return named
+    if reading.limit_w is not None and any(point.divisible for point in points.points):
+        return point_at(points, reading.limit_w)
+    return None

@@ -1,0 +1,294 @@
+"""Reserved power, and the life of an actuation (DESIGN 4).
+
+Watts leave a reservation only when a reading *asked after* the command shows them gone; unknown counts as worst.
+"""
+
+from __future__ import annotations
+
+from curtaild.core.device import Actuation, Device, DrawRatio, estimated_draw, point_at, reported_point
+from curtaild.core.events import ActuationChanged, ActuationStage, Condition, DeviceChanged, Event
+from curtaild.core.policy import Policy
+from curtaild_drivers.contract import OperatingPoint, Reading, RunState, Seconds, Watts
+
+STEADY_READINGS = 3
+LONGEST_BACK_OFF_S = 600.0
+_POLL_CONDITIONS = (Condition.UNREACHABLE, Condition.AUTH_FAILED, Condition.BAD_REPLY)
+
+
+# ---- what telemetry proves ------------------------------------------------------------------------
+
+
+def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> list[Event]:
+    """Take one reading into the record."""
+    if device.reading is not None and reading.taken_at < device.reading.taken_at:
+        return []  # overtaken on the way: it would prove the past
+    events = [end for condition in _POLL_CONDITIONS for end in end_condition(device, condition, now)]
+    device.failed_polls = 0
+    device.reading = reading
+    draw_w = estimated_draw(device, reading, policy.reading_error_fraction)
+    if draw_w is not None:
+        device.draw_w, device.drawn_at = draw_w, reading.taken_at
+        device.recent_w = (*device.recent_w[1 - STEADY_READINGS :], draw_w)
+        events += end_condition(device, Condition.STALE, now)
+    if device.actuation is not None:
+        events += _judge_actuation(device, device.actuation, reading, now, policy)
+    elif device.setpoint is None:
+        _infer_setpoint(device, reading)
+        if device.setpoint is not None:
+            events += end_condition(device, Condition.DRIFTED, now)
+    else:
+        events += _watch_setpoint(device, device.setpoint, reading, now)
+    return events
+
+
+def _infer_setpoint(device: Device, reading: Reading) -> None:
+    """Nobody knows where it is set: believe the device's own word, else a steady draw."""
+    if device.draw_w is None or reading.state is RunState.STARTING:
+        return
+    said = reported_point(device, reading)
+    points = device.spec.points
+    is_plausible = said is not None and device.draw_w <= device.upper_w(said) + device.tolerance_w()
+    if not is_plausible and _is_steady(device) and points is not None:
+        above = [point for point in points.points if point.draw_w + device.tolerance_w() >= device.draw_w]
+        said = above[0] if above else points.highest
+        if said.divisible:
+            said = point_at(points, max(device.recent_w) + points.step_w)
+        if reading.power_w is not None and said.draw_w > 0:
+            device.learned[said.key] = DrawRatio(mean=max(device.recent_w) / said.draw_w, samples=STEADY_READINGS)
+    elif not is_plausible:
+        return
+    device.setpoint = said
+    device.settled_at = reading.taken_at
+
+
+def _is_steady(device: Device) -> bool:
+    recent = device.recent_w
+    return len(recent) == STEADY_READINGS and max(recent) - min(recent) <= device.tolerance_w()
+
+
+def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, now: Seconds) -> list[Event]:
+    """Settled: learn its draw there, or notice that it left by itself."""
+    if reading.power_w is not None and reading.power_w > device.upper_w(setpoint) + device.tolerance_w():
+        device.setpoint = None
+        device.recent_w = (reading.power_w,)
+        device.settled_at = reading.taken_at
+        detail = f"draws {reading.power_w:.0f} W at {setpoint.key}, where {device.upper_w(setpoint):.0f} W was expected"
+        return begin_condition(device, Condition.DRIFTED, now, detail)
+    said = reported_point(device, reading)
+    if said is not None and said.key != setpoint.key and reading.state is not RunState.STARTING:
+        device.setpoint = None
+        device.recent_w = ()
+        device.settled_at = reading.taken_at
+        return begin_condition(device, Condition.DRIFTED, now, f"was set to {setpoint.key}, says it is at {said.key}")
+    at_work = RunState.ASLEEP if setpoint.is_off else RunState.RUNNING
+    if reading.power_w is not None and reading.state is at_work and setpoint.draw_w > 0:
+        ratio = reading.power_w / setpoint.draw_w
+        if 0.3 < ratio < 1.5:
+            device.learned.setdefault(setpoint.key, DrawRatio()).observe(ratio)
+    return []
+
+
+# ---- the life of an actuation ---------------------------------------------------------------------
+
+
+def answered(device: Device, stage: ActuationStage, now: Seconds, detail: str) -> list[Event]:
+    """The driver's call ended: answered, refused (surely nothing changed) or outcome unknown."""
+    actuation = device.actuation
+    if actuation is None:
+        return []
+    actuation.answered_at = now
+    actuation.stage = stage
+    device.recent_w = ()
+    if stage is not ActuationStage.REFUSED:
+        return [changed(device, actuation, stage, now, detail)]
+    device.actuation = None
+    device.settled_at = now
+    if actuation.replaces_unsettled:
+        device.setpoint = None  # the command before this one may have been taken
+    _back_off(device, now)
+    return [
+        changed(device, actuation, stage, now, detail),
+        *begin_condition(device, Condition.REFUSED, now, detail),
+    ]
+
+
+def _judge_actuation(
+    device: Device, actuation: Actuation, reading: Reading, now: Seconds, policy: Policy
+) -> list[Event]:
+    """What a reading says about the command in flight."""
+    if actuation.answered_at is None or reading.taken_at < actuation.answered_at or device.draw_w is None:
+        return []
+    if device.drawn_at != reading.taken_at:
+        return []
+    arrived = _has_risen(device, actuation, reading) if actuation.is_raise else _has_fallen(device, actuation, reading)
+    if arrived:
+        return _confirm(device, actuation, reading, now)
+    return expire(device, now, policy)
+
+
+def _has_fallen(device: Device, actuation: Actuation, reading: Reading) -> bool:
+    if device.draw_w is None or reading.state in (RunState.STARTING, RunState.UNKNOWN):
+        return False  # a restarting device draws little for a moment only
+    if device.draw_w > device.upper_w(actuation.target) + device.tolerance_w():
+        return False
+    said = reported_point(device, reading)
+    if said is not None and said.draw_w > actuation.target.draw_w + device.tolerance_w():
+        return False  # low by chance: its own setting says it may rise again
+    if actuation.stage is ActuationStage.OUTCOME_UNKNOWN and said is None:
+        return _is_steady(device)
+    return True
+
+
+def _has_risen(device: Device, actuation: Actuation, reading: Reading) -> bool:
+    ratio = device.learned.get(actuation.target.key)
+    expected_w = actuation.target.draw_w * (ratio.mean if ratio is not None and ratio.samples >= 3 else 1.0)
+    return (
+        device.draw_w is not None
+        and reading.state is RunState.RUNNING
+        and device.draw_w >= expected_w - device.tolerance_w()
+    )
+
+
+def _confirm(device: Device, actuation: Actuation, reading: Reading, now: Seconds) -> list[Event]:
+    device.actuation = None
+    device.setpoint = actuation.target
+    device.settled_at = reading.taken_at
+    device.failures = 0
+    device.fixed_until = 0.0
+    if actuation.target.is_off:
+        device.asleep_since = now
+    elif device.asleep_since is not None:
+        device.slept_s += now - device.asleep_since
+        device.asleep_since = None
+        device.on_since = now
+    events: list[Event] = [changed(device, actuation, ActuationStage.CONFIRMED, now, "")]
+    for condition in (Condition.DIVERGED, Condition.REFUSED, Condition.DRIFTED):
+        events += end_condition(device, condition, now)
+    return events
+
+
+def settle_by(device: Device, actuation: Actuation, policy: Policy) -> Seconds:
+    """When a command must show: twice the settle time and a poll after its answer."""
+    settle_s = device.spec.settle_up_s if actuation.is_raise else device.spec.settle_down_s
+    since = actuation.answered_at if actuation.answered_at is not None else actuation.issued_at + settle_s
+    return since + 2 * settle_s + policy.poll_slack_s
+
+
+def expire(device: Device, now: Seconds, policy: Policy) -> list[Event]:
+    """A command whose time is over unseen has diverged; a raise that obeys but draws less is where it is."""
+    actuation = device.actuation
+    if actuation is None or now < settle_by(device, actuation, policy):
+        return []
+    reading = device.reading
+    is_read_since = reading is not None and reading.taken_at >= actuation.issued_at
+    if actuation.is_raise and reading is not None and is_read_since and _is_steady(device):
+        said = reported_point(device, reading)
+        if said is not None and said.key == actuation.target.key and reading.state is RunState.RUNNING:
+            return _confirm(device, actuation, reading, now)
+    device.actuation = None
+    device.setpoint = None
+    device.settled_at = now
+    _back_off(device, now)
+    drawn = f"{device.draw_w:.0f} W" if device.draw_w is not None else "an unknown draw"
+    detail = f"told to go to {actuation.target.key} ({actuation.target.draw_w:.0f} W), shows {drawn}"
+    return [
+        changed(device, actuation, ActuationStage.DIVERGED, now, detail),
+        *begin_condition(device, Condition.DIVERGED, now, detail),
+    ]
+
+
+def _back_off(device: Device, now: Seconds) -> None:
+    device.failures += 1
+    device.fixed_until = now + min(LONGEST_BACK_OFF_S, 5.0 * 2.0 ** min(device.failures, 10))
+
+
+def changed(device: Device, actuation: Actuation, stage: ActuationStage, now: Seconds, detail: str) -> ActuationChanged:
+    return ActuationChanged(
+        at=now,
+        id=actuation.id,
+        device=device.spec.id,
+        stage=stage,
+        before=actuation.before,
+        target=actuation.target,
+        is_raise=actuation.is_raise,
+        reserved_w=device.reserved_w,
+        power_w=device.draw_w,
+        allocation_id=actuation.allocation_id,
+        rule=actuation.rule,
+        detail=detail,
+    )
+
+
+# ---- the reservation ------------------------------------------------------------------------------
+
+
+def reserve(device: Device, now: Seconds, policy: Policy) -> list[Event]:
+    """Bring `reserved_w` and `planned_w` up to `now`: the table of DESIGN 4, row by row."""
+    events: list[Event] = []
+    if device.actuation is not None:
+        events = expire(device, now, policy)
+    stale_s = device.spec.stale_after_s
+    age_s = now - device.drawn_at if device.drawn_at is not None else None
+    actuation = device.actuation
+    if age_s is None:
+        device.reserved_w = max(device.reserved_w, device.spec.rated_w)
+    elif age_s > stale_s:
+        events += begin_condition(device, Condition.STALE, now, f"no usable reading for {age_s:.0f} s")
+        grown = min(1.0, (age_s - stale_s) / stale_s)
+        known_w = _known_w(device)
+        device.reserved_w = max(known_w, known_w + grown * (device.spec.rated_w - known_w))
+    else:
+        device.reserved_w = _known_w(device)
+    is_counted_on = (
+        actuation is not None
+        and not actuation.is_raise
+        and actuation.stage in (ActuationStage.ISSUED, ActuationStage.ANSWERED)
+        and device.is_trusted
+    )
+    if is_counted_on and actuation is not None:
+        device.planned_w = min(device.reserved_w, device.upper_w(actuation.target))
+    else:
+        device.planned_w = device.reserved_w
+    return events
+
+
+def _known_w(device: Device) -> Watts:
+    draw_w = device.draw_w if device.draw_w is not None else device.spec.rated_w
+    actuation = device.actuation
+    if actuation is not None:
+        going_to_w = device.upper_w(actuation.target) if _may_rise(actuation) else 0.0
+        return max(draw_w, actuation.reserved_before_w, going_to_w)
+    if device.setpoint is not None:
+        return max(draw_w, device.upper_w(device.setpoint))
+    if _is_steady(device):
+        return max(device.recent_w)
+    return max(draw_w, device.spec.rated_w)
+
+
+def _may_rise(actuation: Actuation) -> bool:
+    return actuation.is_raise or actuation.stage is ActuationStage.OUTCOME_UNKNOWN
+
+
+# ---- conditions: once at the start, once at the recovery ------------------------------------------
+
+
+def begin_condition(device: Device, condition: Condition, now: Seconds, detail: str) -> list[Event]:
+    if condition in device.conditions:
+        return []
+    device.conditions.add(condition)
+    return [DeviceChanged(now, device.spec.id, condition, begins=True, detail=detail)]
+
+
+def end_condition(device: Device, condition: Condition, now: Seconds) -> list[Event]:
+    if condition not in device.conditions:
+        return []
+    device.conditions.discard(condition)
+    return [DeviceChanged(now, device.spec.id, condition, begins=False, detail="")]
+
+
+def poll_failed(device: Device, condition: Condition, now: Seconds, detail: str) -> list[Event]:
+    """A read failed. A single silence is the network's; two, or a clear word, are the device's."""
+    device.failed_polls += 1
+    if condition is Condition.UNREACHABLE and device.failed_polls < 2:
+        return []
+    return begin_condition(device, condition, now, detail)
