@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from curtaild_config.quantities import Name, PositiveSeconds, PositiveWatts, Priority, Seconds, Section, Watts
+from curtaild_config.quantities import (
+    Name,
+    PositiveSeconds,
+    PositiveWatts,
+    Priority,
+    Seconds,
+    Section,
+    Watts,
+    parse_endpoint,
+)
 
 
 def _stale_comes_after_polls(poll_s: float, stale_after_s: float) -> None:
@@ -18,13 +27,18 @@ def _stale_comes_after_polls(poll_s: float, stale_after_s: float) -> None:
         )
 
 
+def _host_and_port(text: str) -> str:
+    parse_endpoint(text, default_port=0)
+    return text
+
+
 class FeederMeter(Section):
     """The meter that measures a feeder's real power."""
 
     driver: Name = "modbus"
     """The driver that reads it."""
-    address: Annotated[str, Field(min_length=1, max_length=255)]
-    """Where it answers, as its driver takes it: host:port."""
+    address: Annotated[str, AfterValidator(_host_and_port)]
+    """Where it answers, host or host:port; without a port it is the protocol's own."""
     poll_s: PositiveSeconds = 1.0
     """How often it is read."""
     stale_after_s: PositiveSeconds = 10.0
