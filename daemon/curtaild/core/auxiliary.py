@@ -49,13 +49,14 @@ class MeteredFeeder:
         return now - self.read_at if self.read_at is not None else None
 
     def estimate(self, measured_w: Watts, reserved_w: Watts, last_move_at: Seconds, is_quiet: bool) -> None:
-        """Compare the newest sample with Σ devices: `measured_w` by their readings, `reserved_w` by their reservations.
+        """Compare the newest sample with Σ devices: `measured_w` by their readings, `reserved_w` by the most they may
+        have been drawing when it was taken.
 
         `last_move_at`: when the last of them settled. `is_quiet`: no actuation of weight is unconfirmed below.
         """
         if not self.is_fresh or self.power_w is None or self.read_at is None or self.read_at <= self.counted_at:
             return
-        self.floor_w = self.smoothed_w - reserved_w
+        self.floor_w = min(self.smoothed_w, self.power_w) - reserved_w
         if not is_quiet or self.read_at <= last_move_at:
             return
         if last_move_at > self.counted_at:

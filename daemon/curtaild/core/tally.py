@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ class FeederTally:
     """Sums over all devices at and below one feeder (W), then what the feeder itself comes to.
 
     `reserved_w`, `planned_w`, `measured_w`: plain sums. `unseen_w`: what devices may draw beyond their own word where
-    no meter has seen them since they moved. `in_doubt_w`: how far unconfirmed actuations leave the sum open.
+    no meter has seen them since they moved; `just_moved_w` what they may have been drawing more when the meter was last
+    read. `in_doubt_w`: how far unconfirmed actuations leave the sum open.
     `total_reserved_w`, `total_planned_w`: with auxiliary load, what is held against the limit.
     """
 
@@ -27,6 +29,7 @@ class FeederTally:
     planned_w: Watts = 0.0
     measured_w: Watts = 0.0
     unseen_w: Watts = 0.0
+    just_moved_w: Watts = 0.0
     in_doubt_w: Watts = 0.0
     lowest_w: Watts = 0.0
     highest_w: Watts = 0.0
@@ -43,6 +46,7 @@ class FeederTally:
         self.planned_w += other.planned_w
         self.measured_w += other.measured_w
         self.unseen_w += other.unseen_w
+        self.just_moved_w += other.just_moved_w
         self.in_doubt_w += other.in_doubt_w
         self.lowest_w += other.lowest_w
         self.highest_w += other.highest_w
@@ -56,9 +60,12 @@ def tally(
     """One tally per feeder; feeds each fresh meter's estimate on the way."""
     tallies = {feeder: FeederTally() for feeder in tree.specs}
     seen_until = {feeder: _seen_until(feeder, tree, meters) for feeder in tree.specs}
+    sampled_at = {feeder: _sampled_at(feeder, tree, meters) for feeder in tree.specs}
     for device in devices:
         feeder = device.spec.feeder
         _count(tallies[feeder], device, seen_until[feeder], policy.reading_error_fraction)
+        if device.settled_at >= sampled_at[feeder]:
+            tallies[feeder].just_moved_w += max(0.0, device.spec.rated_w - device.reserved_w)
     for feeder in tree.bottom_up:
         own = tallies[feeder]
         own_unmetered_w = own.reserved_w * policy.reading_error_fraction
@@ -87,6 +94,12 @@ def _seen_until(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, Me
     return None
 
 
+def _sampled_at(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder]) -> Seconds:
+    """The oldest of the newest samples of the fresh meters above."""
+    samples = [meters[above].read_at for above in tree.paths[feeder] if above in meters and meters[above].is_fresh]
+    return min((read_at for read_at in samples if read_at is not None), default=math.inf)
+
+
 def _count(own: FeederTally, device: Device, seen_until: Seconds | None, error_fraction: float) -> None:
     spec = device.spec
     own.devices += 1
@@ -112,7 +125,7 @@ def _count(own: FeederTally, device: Device, seen_until: Seconds | None, error_f
 def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None:
     """Where a fresh meter sees the whole feeder, its word replaces the sum of guesses."""
     is_quiet = own.in_doubt_w <= 0.01 * max(own.measured_w, 0.1 * meter.spec.rating_w)
-    meter.estimate(own.measured_w, own.reserved_w, own.last_move_at, is_quiet)
+    meter.estimate(own.measured_w, own.reserved_w + own.just_moved_w, own.last_move_at, is_quiet)
     planned_share = own.planned_w / own.measured_w if own.measured_w > 0 else 1.0
     if not meter.is_fresh:
         own.auxiliary_w = max(own.auxiliary_w, meter.upper_w(1.0))

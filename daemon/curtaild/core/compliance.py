@@ -1,0 +1,167 @@
+"""Answers the grid: where each allocation stands, and when a feeder is over its limit though the grace is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from curtaild.core.allocation import Allocation, AllocationId
+from curtaild.core.events import Ack, AckStage, BreachChanged, BreachId, BreachStage, Event
+from curtaild.core.limits import Limit
+from curtaild.core.policy import Policy
+from curtaild_drivers.contract import FeederId, Seconds, Watts
+
+CONFIRMED_AFTER_S = 5.0  # a breach, and its end, must last this long: one noisy sample is neither
+ESCALATED_AFTER_S = 60.0
+ESCALATED_OVER_FRACTION = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one feeder stands this cycle (W). `drawn_w`: its fresh meter (smoothed), else what is reserved."""
+
+    limit_w: Watts
+    drawn_w: Watts
+    metered_w: Watts | None
+    applied_w: Watts
+    floor_w: Watts
+    deficit_w: Watts
+
+
+@dataclass(slots=True)
+class _Track:
+    allocation: Allocation
+    stage: AckStage
+    begun_at: Seconds
+
+
+@dataclass(slots=True)
+class _Breach:
+    over_since: Seconds | None = None
+    under_since: Seconds | None = None
+    id: BreachId | None = None
+    stage: BreachStage = BreachStage.RESOLVED
+    worst_over_w: Watts = 0.0
+
+
+@dataclass(slots=True)
+class Compliance:
+    """`epoch` tells this run's breaches from those of earlier runs."""
+
+    epoch: str
+    _tracks: dict[AllocationId, _Track] = field(default_factory=dict)
+    _breaches: dict[FeederId, _Breach] = field(default_factory=dict)
+    _breach_count: int = 0
+    _limit_w: dict[FeederId, Watts] = field(default_factory=dict)
+    _grace_until: dict[FeederId, Seconds] = field(default_factory=dict)
+
+    def follow(self, in_force: Iterable[Allocation], standings: dict[FeederId, Standing], now: Seconds) -> list[Event]:
+        """`applying` when an allocation begins, `reached` or `shortfall` by what is drawn, `ended` when it is over."""
+        events: list[Event] = []
+        current = {allocation.id: allocation for allocation in in_force}
+        for gone in [track for track in self._tracks.values() if track.allocation.id not in current]:
+            del self._tracks[gone.allocation.id]
+            events.append(_ack(AckStage.ENDED, gone.allocation, standings, now, "expired or replaced"))
+        for allocation in current.values():
+            track = self._tracks.get(allocation.id)
+            if track is None:
+                track = self._tracks[allocation.id] = _Track(allocation, AckStage.APPLYING, now)
+                events.append(_ack(AckStage.APPLYING, allocation, standings, now))
+            stage, reason = _stage_now(track, standings[allocation.feeder], now)
+            if stage is not track.stage:
+                track.stage = stage
+                events.append(_ack(stage, allocation, standings, now, reason))
+        return events
+
+    def watch(
+        self, standings: dict[FeederId, Standing], policy: Policy, reach_by_s: dict[FeederId, Seconds], now: Seconds
+    ) -> list[Event]:
+        """Breaches: active → escalated → resolved, under one id."""
+        events: list[Event] = []
+        for feeder, standing in standings.items():
+            before_w = self._limit_w.get(feeder)
+            if before_w is None or standing.limit_w < before_w:
+                self._grace_until[feeder] = now + reach_by_s.get(feeder, policy.response_s)
+            self._limit_w[feeder] = standing.limit_w
+            breach = self._breaches.setdefault(feeder, _Breach())
+            events += self._watch_feeder(feeder, breach, standing, policy, now)
+        return events
+
+    def _watch_feeder(
+        self, feeder: FeederId, breach: _Breach, standing: Standing, policy: Policy, now: Seconds
+    ) -> list[Event]:
+        over_w = (standing.metered_w if standing.metered_w is not None else standing.drawn_w) - standing.limit_w
+        if over_w > policy.margin_w(standing.limit_w) and now >= self._grace_until[feeder]:
+            breach.over_since = breach.over_since if breach.over_since is not None else now
+            breach.under_since = None
+        elif over_w <= 0:
+            breach.under_since = breach.under_since if breach.under_since is not None else now
+            if breach.id is None:
+                breach.over_since = None
+        stage = self._breach_stage(breach, over_w, standing, now)
+        if breach.id is not None:
+            breach.worst_over_w = max(breach.worst_over_w, over_w)
+        if stage is breach.stage:
+            return []
+        if breach.id is None:
+            self._breach_count += 1
+            breach.id = BreachId(f"{self.epoch}-{self._breach_count}")
+            breach.worst_over_w = over_w
+        breach.stage = stage
+        since = breach.over_since if breach.over_since is not None else now
+        event = BreachChanged(
+            now, breach.id, feeder, stage, standing.limit_w, max(0.0, over_w), breach.worst_over_w, since
+        )
+        if stage is BreachStage.RESOLVED:
+            self._breaches[feeder] = _Breach()
+        return [event]
+
+    @staticmethod
+    def _breach_stage(breach: _Breach, over_w: Watts, standing: Standing, now: Seconds) -> BreachStage:
+        is_resolved = breach.under_since is not None and now - breach.under_since >= CONFIRMED_AFTER_S
+        if breach.over_since is None or now - breach.over_since < CONFIRMED_AFTER_S or is_resolved:
+            return BreachStage.RESOLVED
+        is_grave = over_w >= ESCALATED_OVER_FRACTION * standing.limit_w
+        if breach.stage is BreachStage.ESCALATED or is_grave or now - breach.over_since >= ESCALATED_AFTER_S:
+            return BreachStage.ESCALATED
+        return BreachStage.ACTIVE
+
+    def active_breaches(self) -> dict[FeederId, BreachStage]:
+        return {feeder: breach.stage for feeder, breach in self._breaches.items() if breach.id is not None}
+
+
+def _stage_now(track: _Track, standing: Standing, now: Seconds) -> tuple[AckStage, str | None]:
+    ceiling = track.allocation.ceiling
+    if not isinstance(ceiling, Limit) or standing.drawn_w <= ceiling.watts:
+        return AckStage.REACHED, None
+    if track.stage is AckStage.REACHED:
+        return AckStage.REACHED, None  # what happens after it was reached is told as a breach
+    if standing.deficit_w > 0:
+        return AckStage.SHORTFALL, f"{standing.deficit_w:.0f} W cannot be shed; the floor is {standing.floor_w:.0f} W"
+    reach_by_s = track.allocation.reach_by_s
+    if reach_by_s is not None and now > track.begun_at + reach_by_s:
+        return AckStage.SHORTFALL, f"not within {reach_by_s:g} s"
+    return track.stage, None
+
+
+def _ack(
+    stage: AckStage,
+    allocation: Allocation,
+    standings: dict[FeederId, Standing],
+    now: Seconds,
+    reason: str | None = None,
+) -> Ack:
+    standing = standings.get(allocation.feeder)
+    return Ack(
+        at=now,
+        stage=stage,
+        allocation_id=allocation.id,
+        issuer=allocation.issuer,
+        seq=allocation.seq,
+        feeder=allocation.feeder,
+        limit_w=allocation.ceiling.watts if isinstance(allocation.ceiling, Limit) else None,
+        applied_w=standing.applied_w if standing else None,
+        metered_w=standing.metered_w if standing else None,
+        floor_w=standing.floor_w if standing else None,
+        reason=reason,
+    )

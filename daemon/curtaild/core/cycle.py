@@ -1,0 +1,407 @@
+"""One turn of everything: `step(site, inputs, now)`. Same site, same inputs, same `now`: same answer.
+
+The way of an allocation: `link.receive` takes it, `link.ceilings` turns it into watts per feeder, `reserve` and `tally`
+say what is drawn, `dispatch` picks who moves, `_issue` makes the commands, `compliance` tells the grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from curtaild.core import dispatch, reserve
+from curtaild.core.allocation import AllocationId, GridMessage
+from curtaild.core.auxiliary import MeteredFeeder
+from curtaild.core.compliance import Compliance, Standing
+from curtaild.core.device import Actuation, Device, DeviceSpec
+from curtaild.core.events import (
+    Ack,
+    ActuationId,
+    ActuationStage,
+    Condition,
+    DeficitChanged,
+    Event,
+    LimitChanged,
+    MeterChanged,
+)
+from curtaild.core.feeders import FeederTree
+from curtaild.core.limits import UNLIMITED, Ceiling, within
+from curtaild.core.link import FAILSAFE, Link
+from curtaild.core.policy import Policy
+from curtaild.core.tally import FeederTally, tally
+from curtaild_drivers.contract import (
+    DeviceId,
+    FeederId,
+    MeterReading,
+    OperatingPoint,
+    OperatingPoints,
+    Reading,
+    Seconds,
+    Watts,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PollFailure:
+    device: DeviceId
+    condition: Condition
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a driver's call ended at `at`; the stage is ANSWERED, REFUSED, OUTCOME_UNKNOWN or CANCELLED (never sent)."""
+
+    device: DeviceId
+    actuation: ActuationId
+    stage: ActuationStage
+    at: Seconds
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a driver found out about its device: the operating points it offers and the most it draws (W)."""
+
+    device: DeviceId
+    points: OperatingPoints
+    rated_w: Watts | None
+    settle_down_s: Seconds
+    settle_up_s: Seconds
+
+
+@dataclass(slots=True)
+class Inputs:
+    """All that arrived since the last cycle."""
+
+    grid: list[GridMessage] = field(default_factory=list)
+    described: list[Described] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    readings: list[tuple[DeviceId, Reading]] = field(default_factory=list)
+    poll_failures: list[PollFailure] = field(default_factory=list)
+    meters: list[tuple[FeederId, MeterReading]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One actuation for the actuator. `shed_w` is what it frees (W, ≤ 0 for a raise): the largest goes first."""
+
+    actuation: ActuationId
+    device: DeviceId
+    target: OperatingPoint
+    is_raise: bool
+    shed_w: Watts
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    commands: list[Command]
+    events: list[Event]
+    next_change_at: Seconds | None
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseIntent:
+    """A raise that was written down before it was sent, by a run that ended before it was confirmed."""
+
+    device: DeviceId
+    target: OperatingPoint
+
+
+class Site:
+    """Everything the daemon knows; changed by `step` alone. `epoch` names this run in actuation and breach ids."""
+
+    def __init__(
+        self,
+        tree: FeederTree,
+        devices: Iterable[DeviceSpec],
+        link: Link,
+        policy: Policy,
+        now: Seconds,
+        epoch: str,
+        intents: Iterable[RaiseIntent] = (),
+    ) -> None:
+        self.tree = tree
+        self.link = link
+        self.policy = policy
+        self.started_at = now
+        self.stepped_at = now
+        self.epoch = epoch
+        self.devices = {spec.id: Device(spec) for spec in devices}
+        self.by_feeder: dict[FeederId, list[Device]] = {feeder: [] for feeder in tree.specs}
+        for device in self.devices.values():
+            self.by_feeder[device.spec.feeder].append(device)
+        self.meters = {
+            feeder: MeteredFeeder(spec) for feeder, spec in tree.specs.items() if spec.meter_stale_after_s is not None
+        }
+        self.compliance = Compliance(epoch)
+        self.tallies: dict[FeederId, FeederTally] = {feeder: FeederTally() for feeder in tree.specs}
+        self.limits: dict[FeederId, tuple[Ceiling, str]] = {}
+        self.ramp_w: dict[FeederId, Watts] = {}
+        self.deficits: dict[FeederId, Watts] = dict.fromkeys(tree.specs, 0.0)
+        self.actuations_issued = 0
+        self._starts_owed = 0.0
+        for intent in intents:
+            self._resume(intent, now)
+
+    def _resume(self, intent: RaiseIntent, now: Seconds) -> None:
+        """After a crash a raise may or may not have been sent: its outcome is unknown."""
+        device = self.devices.get(intent.device)
+        if device is not None:
+            device.actuation = Actuation(
+                id=self.next_actuation_id(),
+                target=intent.target,
+                before=None,
+                is_raise=True,
+                issued_at=now,
+                reserved_before_w=intent.target.draw_w,
+                rule="found unconfirmed at start",
+                allocation_id=None,
+                stage=ActuationStage.OUTCOME_UNKNOWN,
+                answered_at=now,
+            )
+
+    def next_actuation_id(self) -> ActuationId:
+        self.actuations_issued += 1
+        return ActuationId(f"{self.epoch}-{self.actuations_issued}")
+
+    def is_in_grace(self, now: Seconds) -> bool:
+        """At boot the first polls are given a moment before unknown devices count as drawing all they can."""
+        return now - self.started_at < self.policy.boot_grace_s and any(
+            (device.reading is None and device.failed_polls == 0) or device.setpoint is None
+            for device in self.devices.values()
+        )
+
+    def limit_w(self, feeder: FeederId) -> Watts:
+        return within(self.limits.get(feeder, (UNLIMITED, ""))[0], self.tree.specs[feeder].rating_w)
+
+
+def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
+    """Take what arrived, decide, tell. Raises nothing on any input the edges can produce."""
+    events: list[Event] = []
+    for message in inputs.grid:
+        events += site.link.receive(message, now)
+    events += site.link.advance(now)
+    events += _take_telemetry(site, inputs, now)
+    events += _refresh_meters(site, now)
+    grace = site.is_in_grace(now)
+    for device in site.devices.values():
+        events += reserve.reserve(device, now, site.policy)
+        if grace and device.actuation is None and device.setpoint is None:
+            device.planned_w = device.draw_w if device.draw_w is not None else 0.0
+    site.tallies = tally(site.tree, site.meters, site.devices.values(), site.policy)
+    events += _set_limits(site, now)
+    commands, issued = _dispatch(site, now)
+    events += issued
+    events += _tell(site, now)
+    site.stepped_at = now
+    return Decision(commands, _with_watts(site, events), site.link.next_change_at(now))
+
+
+# ---- what arrived ---------------------------------------------------------------------------------
+
+
+def _take_telemetry(site: Site, inputs: Inputs, now: Seconds) -> list[Event]:
+    events: list[Event] = []
+    for found in inputs.described:
+        device = site.devices.get(found.device)
+        if device is not None:
+            device.spec = replace(
+                device.spec,
+                points=found.points,
+                rated_w=max(found.rated_w if found.rated_w is not None else 0.0, found.points.highest.draw_w),
+                settle_down_s=found.settle_down_s,
+                settle_up_s=found.settle_up_s,
+            )
+    for answer in inputs.answers:
+        device = site.devices.get(answer.device)
+        if device is not None and device.actuation is not None and device.actuation.id == answer.actuation:
+            events += reserve.answered(device, answer.stage, answer.at, answer.detail)
+    for device_id, reading in inputs.readings:
+        device = site.devices.get(device_id)
+        if device is not None:
+            events += reserve.observe(device, reading, now, site.policy)
+    for failure in inputs.poll_failures:
+        device = site.devices.get(failure.device)
+        if device is not None:
+            events += reserve.poll_failed(device, failure.condition, now, failure.detail)
+    for feeder, meter_reading in inputs.meters:
+        meter = site.meters.get(feeder)
+        if meter is not None:
+            meter.observe(meter_reading)
+    return events
+
+
+def _refresh_meters(site: Site, now: Seconds) -> list[Event]:
+    """A stale meter is no meter."""
+    events: list[Event] = []
+    for feeder, meter in site.meters.items():
+        age_s = meter.age_s(now)
+        stale_after_s = meter.spec.meter_stale_after_s
+        is_fresh = age_s is not None and stale_after_s is not None and age_s <= stale_after_s
+        if is_fresh != meter.is_fresh:
+            meter.is_fresh = is_fresh
+            detail = "" if is_fresh else f"no valid sample for {age_s:.0f} s"
+            events.append(MeterChanged(now, feeder, is_fresh, detail))
+    return events
+
+
+# ---- what may be drawn ----------------------------------------------------------------------------
+
+
+def _set_limits(site: Site, now: Seconds) -> list[Event]:
+    """The ceilings in force, and the ramp that follows them down at once and up slowly."""
+    events: list[Event] = []
+    stated = site.link.ceilings(now)
+    dt_s = now - site.stepped_at
+    ramps = _ramps(site, now)
+    for feeder, spec in site.tree.specs.items():
+        ceiling, source = stated.get(feeder, (UNLIMITED, "rating"))
+        before = site.limits.get(feeder)
+        if before is None or before[0] != ceiling:
+            events.append(LimitChanged(now, feeder, before[0] if before is not None else None, ceiling, source))
+        site.limits[feeder] = (ceiling, source)
+        limit_w = within(ceiling, spec.rating_w)
+        ramp_w_per_min = ramps.get(feeder)
+        held_w = site.ramp_w.get(feeder, limit_w)
+        if ramp_w_per_min is not None and limit_w > held_w:
+            site.ramp_w[feeder] = min(limit_w, held_w + ramp_w_per_min * dt_s / 60)
+        else:
+            site.ramp_w[feeder] = limit_w
+    return events
+
+
+def _ramps(site: Site, now: Seconds) -> dict[FeederId, float]:
+    """How fast each feeder may rise (W/min): the site's own rule at the root, the allocation's at its feeder."""
+    ramps: dict[FeederId, float] = {}
+    if site.policy.ramp_up_w_per_min is not None:
+        ramps[site.tree.root] = site.policy.ramp_up_w_per_min
+    for allocation in site.link.in_force(now):
+        if allocation.max_ramp_up_w_per_min is not None:
+            known = ramps.get(allocation.feeder, math.inf)
+            ramps[allocation.feeder] = min(known, allocation.max_ramp_up_w_per_min)
+    return ramps
+
+
+# ---- what shall be drawn --------------------------------------------------------------------------
+
+
+def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
+    room = _room(site, now)
+    moves, over_w = dispatch.shed(site.by_feeder, site.tree, room, now)
+    deficits = _note_deficits(site, over_w, now)
+    elapsed_s = max(0.0, now - site.stepped_at)
+    site._starts_owed = min(site.policy.max_starts_per_s, site._starts_owed + elapsed_s * site.policy.max_starts_per_s)
+    if not moves and room.free_w[site.tree.root] > site.policy.dead_band_w(site.limit_w(site.tree.root)):
+        candidates = [device for device in site.devices.values() if dispatch.may_rise(device, now)]
+        moves = dispatch.give_back(candidates, site.tree, room, site.policy, math.floor(site._starts_owed))
+        site._starts_owed -= len(moves)
+    commands: list[Command] = []
+    events: list[Event] = []
+    for move in moves:
+        command, event = _issue(site, move, now)
+        commands.append(command)
+        events.append(event)
+    commands.sort(key=lambda command: (command.is_raise, -command.shed_w))
+    return commands, events + deficits
+
+
+def _room(site: Site, now: Seconds) -> dispatch.Room:
+    """What each feeder is over by or has free, with coming lower limits counted: a shed starts its settle time before
+    the window, and nothing is raised into a window that it could not leave in time."""
+    room = dispatch.Room()
+    down_s = max((device.spec.settle_down_s for device in site.devices.values()), default=0.0)
+    up_s = max((device.spec.settle_up_s for device in site.devices.values()), default=0.0)
+    for feeder, spec in site.tree.specs.items():
+        sums = site.tallies[feeder]
+        limit_w = within(site.link.lowest(feeder, now, now + down_s), spec.rating_w)
+        margin_w = site.policy.margin_w(limit_w)
+        is_over = sums.total_planned_w > limit_w
+        room.over_w[feeder] = sums.total_planned_w - limit_w + margin_w if is_over else 0.0
+        raise_limit_w = min(
+            site.ramp_w[feeder], within(site.link.lowest(feeder, now, now + down_s + up_s), spec.rating_w)
+        )
+        room.free_w[feeder] = raise_limit_w - site.policy.margin_w(raise_limit_w) - sums.total_reserved_w
+    return room
+
+
+def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> list[Event]:
+    """What no command can shed any more, told when it begins, moves by a per cent, or ends."""
+    events: list[Event] = []
+    for feeder, left_w in over_w.items():
+        margin_w = site.policy.margin_w(site.limit_w(feeder))
+        deficit_w = max(0.0, left_w - margin_w)
+        before_w = site.deficits[feeder]
+        ended_or_began = (deficit_w == 0) != (before_w == 0)
+        if ended_or_began or abs(deficit_w - before_w) > 0.01 * site.tree.specs[feeder].rating_w:
+            site.deficits[feeder] = deficit_w
+            events.append(DeficitChanged(now, feeder, deficit_w))
+    return events
+
+
+def _issue(site: Site, move: dispatch.Move, now: Seconds) -> tuple[Command, Event]:
+    device = site.devices[move.device]
+    earlier = device.actuation
+    source = site.limits[site.tree.root][1]
+    for feeder in site.tree.paths[device.spec.feeder]:
+        if move.rule.startswith(f"{feeder} "):
+            source = site.limits[feeder][1]
+    device.actuation = Actuation(
+        id=site.next_actuation_id(),
+        target=move.target,
+        before=device.setpoint,
+        is_raise=move.is_raise,
+        issued_at=now,
+        reserved_before_w=device.reserved_w,
+        rule=move.rule,
+        allocation_id=AllocationId(source) if source not in (FAILSAFE, "rating") else None,
+        replaces_unsettled=earlier is not None,
+    )
+    device.recent_w = ()
+    if not move.is_raise:
+        device.sheds += 1
+        device.restore_after = dispatch.restore_after(device, move.target, now, site.policy)
+    event = reserve.changed(device, device.actuation, ActuationStage.ISSUED, now, "")
+    shed_w = device.planned_w - device.upper_w(move.target)
+    return Command(device.actuation.id, move.device, move.target, move.is_raise, shed_w), event
+
+
+# ---- what is told ---------------------------------------------------------------------------------
+
+
+def _tell(site: Site, now: Seconds) -> list[Event]:
+    standings = {feeder: _standing(site, feeder) for feeder in site.tree.specs}
+    in_force = list(site.link.in_force(now))
+    reach_by_s = {
+        allocation.feeder: allocation.reach_by_s for allocation in in_force if allocation.reach_by_s is not None
+    }
+    return [
+        *site.compliance.follow(in_force, standings, now),
+        *site.compliance.watch(standings, site.policy, reach_by_s, now),
+    ]
+
+
+def _standing(site: Site, feeder: FeederId) -> Standing:
+    sums = site.tallies[feeder]
+    meter = site.meters.get(feeder)
+    metered_w = meter.smoothed_w if meter is not None and meter.is_fresh else None
+    return Standing(
+        limit_w=site.limit_w(feeder),
+        drawn_w=metered_w if metered_w is not None else sums.total_reserved_w,
+        metered_w=metered_w,
+        applied_w=sums.total_planned_w,
+        floor_w=sums.lowest_w + sums.auxiliary_w,
+        deficit_w=site.deficits[feeder],
+    )
+
+
+def _with_watts(site: Site, events: list[Event]) -> list[Event]:
+    """The link's own acks know no watts yet."""
+    told: list[Event] = []
+    for event in events:
+        if isinstance(event, Ack) and event.applied_w is None and event.feeder in site.tree.specs:
+            standing = _standing(site, event.feeder)
+            event = replace(event, applied_w=standing.applied_w, metered_w=standing.metered_w, floor_w=standing.floor_w)
+        told.append(event)
+    return told

@@ -1,0 +1,76 @@
+"""Reads a `SiteStatus` off the site: the one way from the core's records to what people and machines are shown."""
+
+from __future__ import annotations
+
+from curtaild.core.cycle import Site
+from curtaild.core.device import Device
+from curtaild.core.limits import UNLIMITED
+from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
+from curtaild_drivers.contract import FeederId, RunState, Seconds
+
+
+def status_of(site: Site, now: Seconds) -> SiteStatus:
+    """The site at `now`, by the records of the last cycle."""
+    root = site.tallies[site.tree.root]
+    link = site.link
+    return SiteStatus(
+        at=now,
+        phase=link.phase,
+        phase_reason=link.phase_reason,
+        root=site.tree.root,
+        heartbeat_age_s=now - link.last_heartbeat_at if link.last_heartbeat_at is not None else None,
+        allocation_id=next((held.id for held in link.in_force(now) if held.feeder == site.tree.root), None),
+        flexible_up_w=max(0.0, root.highest_w - root.planned_w),
+        flexible_down_w=max(0.0, root.planned_w - root.lowest_w),
+        actuations_in_flight=root.in_flight,
+        next_limit_change_at=link.next_change_at(now),
+        feeders=[_feeder(site, feeder, now) for feeder in site.tree.specs],
+        devices=[_device(device, now) for device in site.devices.values()],
+    )
+
+
+def _feeder(site: Site, feeder: FeederId, now: Seconds) -> FeederStatus:
+    spec, sums, meter = site.tree.specs[feeder], site.tallies[feeder], site.meters.get(feeder)
+    ceiling, source = site.limits.get(feeder, (UNLIMITED, "rating"))
+    limit_w = site.limit_w(feeder)
+    return FeederStatus(
+        id=feeder,
+        parent=spec.parent,
+        rating_w=spec.rating_w,
+        limit_w=limit_w,
+        ceiling=ceiling,
+        limit_source=source,
+        metered_w=meter.power_w if meter is not None else None,
+        meter_is_fresh=meter is not None and meter.is_fresh,
+        meter_age_s=meter.age_s(now) if meter is not None else None,
+        measured_w=sums.measured_w,
+        reserved_w=sums.reserved_w,
+        planned_w=sums.planned_w,
+        auxiliary_w=sums.auxiliary_w,
+        headroom_w=limit_w - sums.total_reserved_w,
+        deficit_w=site.deficits[feeder],
+        curtailed_w=max(0.0, sums.highest_w - sums.allowed_w),
+        devices=sums.devices,
+    )
+
+
+def _device(device: Device, now: Seconds) -> DeviceStatus:
+    reading, headed_for = device.reading, device.headed_for()
+    age_s = now - device.drawn_at if device.drawn_at is not None else None
+    return DeviceStatus(
+        id=device.spec.id,
+        feeder=device.spec.feeder,
+        state=reading.state if reading is not None else RunState.UNKNOWN,
+        power_w=reading.power_w if reading is not None else None,
+        reserved_w=device.reserved_w,
+        rated_w=device.spec.rated_w,
+        rate=reading.rate if reading is not None else None,
+        temperature_c=reading.temperature_c if reading is not None else None,
+        setpoint=headed_for.key if headed_for is not None else None,
+        setpoint_w=headed_for.draw_w if headed_for is not None else None,
+        confirmed=device.setpoint.key if device.setpoint is not None else None,
+        actuation=device.actuation.stage if device.actuation is not None else None,
+        is_stale=age_s is None or age_s > device.spec.stale_after_s,
+        age_s=age_s,
+        conditions=tuple(sorted(device.conditions, key=lambda condition: condition.value)),
+    )
