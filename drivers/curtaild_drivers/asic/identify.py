@@ -1,0 +1,102 @@
+"""Finds out what a miner is, by pyasic's probing of the usual ports, and makes the wire code that speaks to it, from
+a probe or directly from what is remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from curtaild_drivers.asic.antminer import Antminer
+from curtaild_drivers.asic.firmware import Access, Firmware, MakeFirmware
+from curtaild_drivers.asic.longtail import PyasicMiner
+from curtaild_drivers.asic.luxos import LuxOS
+from curtaild_drivers.asic.pyasic_loader import pyasic
+from curtaild_drivers.asic.whatsminer_v2 import WhatsminerV2
+from curtaild_drivers.asic.whatsminer_v3 import WhatsminerV3
+from curtaild_drivers.contract import BadReply, DriverError, Identity, Seconds, Unreachable
+
+OWN: Mapping[str, MakeFirmware] = {
+    "antminer": Antminer,
+    "luxos": LuxOS,
+    "whatsminer-v2": WhatsminerV2,
+    "whatsminer-v3": WhatsminerV3,
+}
+
+_BACKENDS = {"AntminerModern": "antminer", "LUXMiner": "luxos"}
+
+
+async def probed(access: Access, until: Seconds) -> Firmware:
+    """Asks the machine. Raises `Unreachable` if nothing answers, `BadReply` if nobody knows what answers."""
+    module = await pyasic()
+    miner = await _probe(module, access.host, until)
+    backends = [base.__name__ for base in type(miner).__mro__]
+    if any(name.startswith("BTMiner") for name in backends):
+        return await _whatsminer(access, until)
+    for name in backends:
+        if name in _BACKENDS:
+            return OWN[_BACKENDS[name]](access)
+    if "UnknownMiner" in backends:
+        raise BadReply(f"{access.host} answers, but pyasic does not know what it is")
+    known = replace(access, model=access.model or str(miner.raw_model or ""))
+    return PyasicMiner(known, miner, _type_name(module, type(miner)))
+
+
+async def remembered(access: Access, identity: Identity) -> Firmware | None:
+    """The wire code for a miner that was identified before; `None` if what is remembered fits nothing. Asks nobody."""
+    known = replace(access, model=identity.model)
+    if identity.firmware in OWN:
+        return OWN[identity.firmware](known)
+    module = await pyasic()
+    for miner_type, classes in module.miners.factory.MINER_CLASSES.items():
+        if _spelled(miner_type) == identity.firmware:
+            chosen = next((cls for cls in classes.values() if str(cls.raw_model) == identity.model), None)
+            if chosen is None:
+                chosen = classes[None]
+            return PyasicMiner(known, _quietly(chosen, access.host), identity.firmware)
+    return None
+
+
+async def _probe(module: Any, host: str, until: Seconds) -> Any:
+    try:
+        async with asyncio.timeout_at(until):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                miner = await module.get_miner(host)
+    except TimeoutError:
+        raise Unreachable(f"{host} could not be identified in time") from None
+    except Exception as error:  # its parsers let through whatever a strange answer makes them trip over
+        raise BadReply(f"pyasic: {type(error).__name__}: {error}") from error
+    if miner is None:
+        raise Unreachable(f"nothing at {host} answers on a miner's usual ports")
+    return miner
+
+
+async def _whatsminer(access: Access, until: Seconds) -> Firmware:
+    """v3 where its port speaks it. pyasic goes by the firmware's date, which it cannot read while 4028 is closed."""
+    try:
+        v3 = WhatsminerV3(access)
+        await v3.describe(until)
+    except DriverError:
+        return WhatsminerV2(access)
+    return v3
+
+
+def _type_name(module: Any, cls: type) -> str:
+    for miner_type, classes in module.miners.factory.MINER_CLASSES.items():
+        if any(cls is known for known in classes.values()):
+            return _spelled(miner_type)
+    raise BadReply(f"pyasic says {cls.__name__}, which is in none of its tables")
+
+
+def _spelled(miner_type: Any) -> str:
+    return str(miner_type.name).lower().replace("_", "-")
+
+
+def _quietly(cls: Any, host: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return cls(host)

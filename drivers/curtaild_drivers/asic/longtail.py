@@ -1,0 +1,129 @@
+"""Every other firmware, through pyasic: watched, and stopped only where pyasic's stop really stops. Its answers are
+not trusted: it says True to an offline miner, and never gives up waiting by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from curtaild_drivers.asic.cgminer import hashrate, watts
+from curtaild_drivers.asic.firmware import Access, off_point, unknown_draw
+from curtaild_drivers.contract import (
+    OFF,
+    BadReply,
+    Capabilities,
+    Identity,
+    OperatingPoint,
+    OperatingPoints,
+    Outcome,
+    OutcomeUnknown,
+    Reading,
+    RunState,
+    Seconds,
+    Unreachable,
+    Unsupported,
+)
+
+NORMAL = "normal"
+
+_REAL_STOPS = frozenset({"BOSer", "VNish", "ePIC", "Auradine", "MaraMiner", "AvalonMiner"})
+"""The pyasic backends whose stop reaches the miner. Not among them: Hiveon (a configuration that its firmware
+ignores, reported as success), the old Braiins OS (SSH), Bitaxe, and those without any stop."""
+
+_ASKED = ("hashrate", "wattage", "is_mining")
+
+T = TypeVar("T")
+
+
+class PyasicMiner:
+    """One miner as pyasic presents it. `miner` is an instance of a pyasic class, `firmware` our name for its type."""
+
+    def __init__(self, access: Access, miner: Any, firmware: str) -> None:
+        self._access = access
+        self._miner = miner
+        self._firmware = firmware
+        for interface in (getattr(miner, "rpc", None), getattr(miner, "web", None)):
+            if interface is not None and access.password is not None:
+                interface.pwd = access.password
+            if interface is not None and access.settings.username and hasattr(interface, "username"):
+                interface.username = access.settings.username
+        backends = {base.__name__ for base in type(miner).__mro__}
+        self._stops = bool(backends & _REAL_STOPS)
+        self._measures = not backends.isdisjoint(_REAL_STOPS - {"MaraMiner"})  # pyasic loses Marathon's watts
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(measures_power=self._measures, throttles=False, stops=self._stops)
+
+    async def describe(self, until: Seconds) -> Identity:
+        rating = self._access.rating()
+        return Identity(
+            make=str(self._miner.make or ""),
+            model=str(self._miner.raw_model or self._access.model),
+            firmware=self._firmware,
+            rated_w=rating.power_w if rating else None,
+        )
+
+    async def read(self, until: Seconds) -> Reading:
+        taken_at = time.monotonic()
+        try:
+            data = await _in_time(self._miner.get_data(include=list(_ASKED)), until)
+        except TimeoutError:
+            raise Unreachable(f"{self._access.host} did not answer pyasic in time") from None
+        except Exception as error:  # pyasic lets through whatever its parsers trip over
+            raise BadReply(f"pyasic: {type(error).__name__}: {error}") from error
+        rate, power_w = _rate_hs(getattr(data, "hashrate", None)), watts(getattr(data, "wattage", None))
+        is_mining = getattr(data, "is_mining", None)
+        if rate is None and power_w is None:
+            # An offline miner reads as "is mining" and nothing else.
+            raise Unreachable(f"{self._access.host} told pyasic neither a hashrate nor watts")
+        if rate:
+            state, key = RunState.RUNNING, NORMAL
+        elif is_mining is False:
+            state, key = RunState.ASLEEP, OFF
+        else:
+            state, key = RunState.UNKNOWN, None
+        return Reading(taken_at, state, power_w=power_w, rate=rate, point_key=key)
+
+    async def operating_points(self, until: Seconds) -> OperatingPoints:
+        rating = self._access.rating()
+        if rating is None:
+            raise unknown_draw(self._access.model)
+        normal = OperatingPoint(NORMAL, rating.power_w, rating.rate_hs)
+        return OperatingPoints((off_point(), normal) if self._stops else (normal,))
+
+    async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
+        if not self._stops:
+            raise Unsupported(f"a miner under {self._firmware} can only be watched: it has no stop that works")
+        if point.key not in (OFF, NORMAL):
+            raise Unsupported(f"a miner under {self._firmware} knows {OFF} and {NORMAL}, not {point.key!r}")
+        await self.read(until)  # pyasic acknowledges in the name of miners that are not there
+        command = self._miner.stop_mining if point.is_off else self._miner.resume_mining
+        try:
+            taken = await _in_time(command(), until)
+        except Exception as error:
+            raise OutcomeUnknown(f"pyasic: {type(error).__name__}: {error}") from error
+        if taken is not True:
+            # False is also what pyasic says when the connection broke after the command
+            raise OutcomeUnknown("pyasic: not confirmed")
+        return Outcome.ACKNOWLEDGED
+
+    async def close(self) -> None:
+        return None
+
+
+async def _in_time(call: Awaitable[T], until: Seconds) -> T:
+    async with asyncio.timeout_at(until):
+        return await call
+
+
+def _rate_hs(claimed: Any) -> float | None:
+    if claimed is None:
+        return None
+    try:
+        return hashrate(float(claimed.rate), float(int(claimed.unit)))
+    except (AttributeError, TypeError, ValueError):
+        return None

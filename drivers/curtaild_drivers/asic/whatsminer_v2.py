@@ -1,0 +1,214 @@
+"""Whatsminer with API v2 (btminer, port 4028): readings in clear, commands under an AES token. Throttled by
+set_power_pct, which acts within a second and is forgotten at a restart; adjust_power_limit would restart the miner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from curtaild_drivers.asic import whatsminer
+from curtaild_drivers.asic.btminer_token import Token
+from curtaild_drivers.asic.cgminer import (
+    MinerStopped,
+    Reply,
+    ask_json,
+    description,
+    first,
+    hashrate,
+    number,
+    status,
+    temperature,
+    watts,
+)
+from curtaild_drivers.asic.firmware import Access, check_still
+from curtaild_drivers.asic.wire import command_sent
+from curtaild_drivers.contract import (
+    OFF,
+    AuthFailed,
+    BadReply,
+    DriverError,
+    Identity,
+    OperatingPoint,
+    OperatingPoints,
+    Outcome,
+    OutcomeUnknown,
+    Reading,
+    Refused,
+    RunState,
+    Seconds,
+    Unsupported,
+    Watts,
+)
+
+_GOT_TOKEN, _PERMISSION_DENIED, _NO_MORE_TOKENS = 134, 45, 136
+_NOT_UNDERSTOOD = {23, 135, 137}
+"""invalid JSON, token check, base64: what a command under a stale token or from a wrong password is answered with."""
+
+
+class WhatsminerV2:
+    """One Whatsminer that speaks API v2."""
+
+    capabilities = whatsminer.CAPABILITIES
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._password = access.password or "admin"
+        self._token: Token | None = None
+        self._power_limit_w: Watts | None = None
+        self._percent: float | None = None
+        self._is_off: bool | None = None
+        self._asked_at: Seconds = float("-inf")
+        self._writes = 0
+
+    async def describe(self, until: Seconds) -> Identity:
+        version = (await self._ask("get_version", until)).get("Msg")
+        details = first(await self._ask("devdetails", until), "DEVDETAILS")
+        if not isinstance(version, dict):
+            raise BadReply("get_version: no fw_ver in the answer")
+        model = str(details.get("Model") or self._access.model)
+        rating = self._access.rating()
+        return Identity(
+            make="WhatsMiner",
+            model=model,
+            firmware="whatsminer-v2",
+            version=str(version.get("fw_ver") or ""),
+            rated_w=rating.power_w if rating else None,
+        )
+
+    async def read(self, until: Seconds) -> Reading:
+        taken_at = time.monotonic()
+        try:
+            summary = first(await self._ask("summary", until), "SUMMARY")
+        except MinerStopped:
+            summary = {}
+        self._power_limit_w = watts(summary.get("Power Limit")) or self._power_limit_w
+        rate = hashrate(summary.get("HS RT", summary.get("MHS 1m")), 1e6)
+        is_old = time.monotonic() - self._asked_at > self._access.settings.recheck_s
+        if not rate or self._is_off or is_old:
+            try:
+                await self._ask_whether_off(until)
+            except DriverError:
+                if not rate:
+                    raise
+                self._asked_at = time.monotonic()  # the reading stands without it; asked again after a while
+        is_off = bool(self._is_off) and not rate
+        if is_off:
+            state = RunState.ASLEEP
+        else:
+            state = whatsminer.state_at_work(
+                rate, summary.get("Upfreq Complete"), number(summary.get("Elapsed"))
+            )
+        return Reading(
+            taken_at,
+            state,
+            power_w=watts(summary.get("Power")),
+            rate=rate,
+            point_key=whatsminer.point_key(self._is_off, rate),
+            limit_w=None if is_off else whatsminer.limit_w(self._power_limit_w, self._percent),
+            temperature_c=temperature(summary.get("Chip Temp Avg", summary.get("Temperature"))),
+        )
+
+    async def operating_points(self, until: Seconds) -> OperatingPoints:
+        await self._learn_limit(until)
+        return whatsminer.points(self._access, self._power_limit_w)
+
+    async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
+        if point.key == OFF:
+            await self._command(until, "power_off", respbefore="true")
+            return Outcome.ACKNOWLEDGED
+        if point.key != whatsminer.LIMIT:
+            raise Unsupported(f"a Whatsminer knows {OFF} and {whatsminer.LIMIT}, not {point.key!r}")
+        await self._learn_limit(until)
+        percent = whatsminer.percent_for(self._access, point.draw_w, self._power_limit_w)
+        if not self._is_off:
+            await self._command(until, "set_power_pct", percent=str(percent))
+            return Outcome.ACKNOWLEDGED
+        # Woken as it is it would go to full power: what it may draw is said first, and if it will not hear that
+        # while it is off, nothing has happened yet.
+        if percent < 100:
+            await self._command(until, "set_power_pct", percent=str(percent))
+        try:
+            await self._command(until, "power_on")
+        except DriverError as error:
+            if percent == 100:
+                raise
+            raise OutcomeUnknown(f"throttled while off, then not woken: {error}") from error
+        return Outcome.ACKNOWLEDGED
+
+    async def close(self) -> None:
+        self._token = None
+
+    async def _ask(self, command: str, until: Seconds) -> Reply:
+        settings = self._access.settings
+        reply = await ask_json(self._access.host, settings.rpc_port, {"cmd": command}, until)
+        check_still("whatsminer-v2", description(reply))
+        return reply
+
+    async def _learn_limit(self, until: Seconds) -> None:
+        if self._power_limit_w is None or self._is_off is None:
+            await self.read(until)
+
+    async def _ask_whether_off(self, until: Seconds) -> None:
+        """`status` says whether the miner was switched off, and on newer firmware the percent it keeps to."""
+        writes = self._writes
+        message = (await self._ask("status", until)).get("Msg")
+        if not isinstance(message, dict):
+            raise BadReply("status: no message in the answer")
+        said = message.get("mineroff", message.get("btmineroff"))  # the latter up to API 1.4
+        if writes == self._writes:
+            self._is_off = None if said is None else str(said).lower() == "true"
+            self._percent = number(message.get("power_pct"))
+            self._asked_at = time.monotonic()
+
+    async def _command(self, until: Seconds, command: str, **parameters: str) -> None:
+        """One command, checked. A token that the device no longer knows is a refusal, so one new login is tried."""
+        self._writes += 1
+        self._asked_at = float("-inf")
+        token, is_fresh = self._token, False
+        if token is None or not token.is_good:
+            token, is_fresh = await self._login(until), True
+        ok, code, words = await self._send(token, command, parameters, until)
+        if not ok and code in _NOT_UNDERSTOOD and not is_fresh:
+            token, is_fresh = await self._login(until), True
+            ok, code, words = await self._send(token, command, parameters, until)
+        if ok:
+            return
+        if code == _PERMISSION_DENIED or "can't access write cmd" in words:
+            raise AuthFailed(f"{command}: its write API is switched off ({words})")
+        if code in _NOT_UNDERSTOOD:
+            self._token = None
+            raise AuthFailed(f"{command}: it does not accept the password ({words})")
+        raise Refused(f"{command}: {words} (code {code})")
+
+    async def _send(
+        self, token: Token, command: str, parameters: dict[str, str], until: Seconds
+    ) -> tuple[bool, int | None, str]:
+        settings = self._access.settings
+        try:
+            with command_sent():
+                sealed = token.sealed(command, **parameters)
+                reply = token.opened(await ask_json(self._access.host, settings.rpc_port, sealed, until))
+                verdict = status(reply)
+                if not verdict[0] and verdict[1] is None:
+                    raise BadReply(f"neither yes nor no: {_shown(reply)}")
+        except (OutcomeUnknown, asyncio.CancelledError):
+            self._token = None  # a wiped or rebooting device knows it no more
+            raise
+        return verdict
+
+    async def _login(self, until: Seconds) -> Token:
+        self._token = None
+        reply = await self._ask("get_token", until)
+        _, code, words = status(reply)
+        if code == _NO_MORE_TOKENS or "over max" in words:
+            raise Refused(f"it has no token left to give ({words}); they expire within 30 min")
+        if code not in (None, _GOT_TOKEN, 131):
+            raise Refused(f"get_token: {words} (code {code})")
+        self._token = Token.made_from(reply.get("Msg"), self._password)
+        return self._token
+
+
+def _shown(reply: dict[str, Any]) -> str:
+    return str(reply)[:120]

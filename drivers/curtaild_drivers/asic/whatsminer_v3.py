@@ -1,0 +1,231 @@
+"""Whatsminer with API v3 (port 4433, firmware from 2024-11): JSON behind a 4-byte little-endian length; commands carry
+a token salted per device and stamped with the time. Source: apidoc.whatsminer.com, pyasic/rpc/btminer.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from typing import Any
+
+from curtaild_drivers.asic import whatsminer
+from curtaild_drivers.asic.cgminer import Reply, hashrate, number, parse, temperature, watts
+from curtaild_drivers.asic.firmware import Access
+from curtaild_drivers.asic.wire import MOST_REPLY_BYTES, ask, command_sent
+from curtaild_drivers.contract import (
+    OFF,
+    AuthFailed,
+    BadReply,
+    DriverError,
+    Identity,
+    OperatingPoint,
+    OperatingPoints,
+    Outcome,
+    OutcomeUnknown,
+    Reading,
+    Refused,
+    RunState,
+    Seconds,
+    Unsupported,
+    Watts,
+)
+
+_OK, _WRONG_PASSWORD, _WRONG_COMMAND, _NO_WRITE_PERMISSION = 0, -1, -2, -4
+
+
+class WhatsminerV3:
+    """One Whatsminer that speaks API v3."""
+
+    capabilities = whatsminer.CAPABILITIES
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._account = access.settings.username or "super"
+        self._password = access.password or "super"
+        self._salt: str | None = None
+        self._power_limit_w: Watts | None = None
+        self._percent: float | None = None
+        self._is_off: bool | None = None
+        self._asked_at: Seconds = float("-inf")
+        self._writes = 0
+
+    async def describe(self, until: Seconds) -> Identity:
+        info = _object(await self._ask(until, "get.device.info"))
+        miner, system = _object(info.get("miner")), _object(info.get("system"))
+        if not miner:
+            raise BadReply("get.device.info: no miner in the answer")
+        rating = self._access.rating()
+        return Identity(
+            make="WhatsMiner",
+            model=str(miner.get("type") or self._access.model),
+            firmware="whatsminer-v3",
+            version=str(system.get("fwversion") or ""),
+            serial=str(miner.get("miner-sn") or ""),
+            rated_w=rating.power_w if rating else None,
+        )
+
+    async def read(self, until: Seconds) -> Reading:
+        taken_at = time.monotonic()
+        try:
+            summary = _object(_object(await self._ask(until, "get.miner.status", "summary")).get("summary"))
+        except Refused:
+            summary = {}  # an idle miner refuses the view; whether it is off is asked below
+        self._power_limit_w = watts(summary.get("power-limit")) or self._power_limit_w
+        rate = hashrate(summary.get("hash-realtime"), 1e12)
+        is_old = time.monotonic() - self._asked_at > self._access.settings.recheck_s
+        if not rate or self._is_off or is_old:
+            try:
+                await self._ask_what_it_is_set_to(until)
+            except DriverError:
+                if not rate:
+                    raise
+                self._asked_at = time.monotonic()  # the reading stands without it; asked again after a while
+        is_off = bool(self._is_off) and not rate
+        if is_off:
+            state = RunState.ASLEEP
+        else:
+            state = whatsminer.state_at_work(
+                rate, summary.get("up-freq-finish"), number(summary.get("elapsed"))
+            )
+        return Reading(
+            taken_at,
+            state,
+            power_w=watts(summary.get("power-realtime")),
+            rate=rate,
+            point_key=whatsminer.point_key(self._is_off, rate),
+            limit_w=None if is_off else whatsminer.limit_w(self._power_limit_w, self._percent),
+            temperature_c=temperature(summary.get("chip-temp-avg")),
+        )
+
+    async def operating_points(self, until: Seconds) -> OperatingPoints:
+        await self._learn_limit(until)
+        return whatsminer.points(self._access, self._power_limit_w)
+
+    async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
+        if point.key == OFF:
+            await self._command(until, "set.miner.service", "stop")
+            return Outcome.ACKNOWLEDGED
+        if point.key != whatsminer.LIMIT:
+            raise Unsupported(f"a Whatsminer knows {OFF} and {whatsminer.LIMIT}, not {point.key!r}")
+        await self._learn_limit(until)
+        percent = whatsminer.percent_for(self._access, point.draw_w, self._power_limit_w)
+        if not self._is_off:
+            await self._throttle(until, percent)
+            return Outcome.ACKNOWLEDGED
+        if percent < 100:  # before it wakes to full power; if it refuses, nothing has happened yet
+            await self._throttle(until, percent)
+        try:
+            await self._command(until, "set.miner.service", "start")
+        except DriverError as error:
+            if percent == 100:
+                raise
+            raise OutcomeUnknown(f"throttled while off, then not woken: {error}") from error
+        return Outcome.ACKNOWLEDGED
+
+    async def close(self) -> None:
+        self._salt = None
+
+    async def _throttle(self, until: Seconds, percent: int) -> None:
+        # The firmware reads a string where its documentation says a number, and refuses the number.
+        await self._command(until, "set.miner.power_percent", {"percent": str(percent), "mode": "fast"})
+
+    async def _learn_limit(self, until: Seconds) -> None:
+        if self._power_limit_w is None or self._is_off is None:
+            await self.read(until)
+
+    async def _ask_what_it_is_set_to(self, until: Seconds) -> None:
+        writes = self._writes
+        miner = _object(_object(await self._ask(until, "get.device.info", "miner")).get("miner"))
+        working = miner.get("working")
+        try:
+            setting = _object(await self._ask(until, "get.miner.setting"))
+        except Refused:  # API 3.0.1 and older do not have it
+            setting = {}
+        if writes == self._writes:
+            self._is_off = None if working is None else str(working).lower() != "true"
+            percent = number(setting.get("power-percent"))
+            self._percent = 100.0 if percent == 0 else percent  # 0: nobody has throttled it
+            self._power_limit_w = watts(setting.get("power-limit")) or self._power_limit_w
+            self._asked_at = time.monotonic()
+
+    async def _ask(self, until: Seconds, command: str, param: str | None = None) -> object:
+        """One question in clear; the answer's `msg`. Raises `Refused` if the device has none."""
+        reply = await self._exchange({"cmd": command} if param is None else {"cmd": command, "param": param}, until)
+        code = reply.get("code")
+        if code != _OK:
+            if not isinstance(code, int):
+                raise BadReply(f"{command}: no code in the answer; is this still an API v3?")
+            raise Refused(f"{command}: {_words(reply)} (code {code})")
+        return reply.get("msg")
+
+    async def _command(self, until: Seconds, command: str, param: object) -> None:
+        """One command, checked. A token made from an old salt is refused, so one new salt is tried."""
+        self._writes += 1
+        self._asked_at = float("-inf")
+        salt, is_fresh = self._salt, False
+        if salt is None:
+            salt, is_fresh = await self._fetch_salt(until), True
+        reply = await self._send(command, param, salt, until)
+        if _blames_token(reply) and not is_fresh:
+            salt = await self._fetch_salt(until)
+            reply = await self._send(command, param, salt, until)
+        code, words = reply.get("code"), _words(reply)
+        if code == _OK:
+            return
+        if code == _NO_WRITE_PERMISSION:
+            raise AuthFailed(f"{command}: its write API is switched off ({words})")
+        if _blames_token(reply):
+            self._salt = None
+            raise AuthFailed(f"{command}: it does not accept account {self._account!r} and the password ({words})")
+        raise Refused(f"{command}: {words} (code {code})")
+
+    async def _send(self, command: str, param: object, salt: str, until: Seconds) -> Reply:
+        stamp = int(time.time())
+        digest = hashlib.sha256(f"{command}{self._password}{salt}{stamp}".encode()).digest()
+        token = base64.b64encode(digest).decode()[:8]
+        question = {"cmd": command, "param": param, "ts": stamp, "account": self._account, "token": token}
+        with command_sent():
+            reply = await self._exchange(question, until)
+            if not isinstance(reply.get("code"), int):
+                raise BadReply(f"neither yes nor no: {str(reply)[:120]}")
+        return reply
+
+    async def _fetch_salt(self, until: Seconds) -> str:
+        salt = _object(await self._ask(until, "get.device.info", "salt")).get("salt")
+        if not isinstance(salt, str) or not salt:
+            raise BadReply("get.device.info: no salt in the answer")
+        self._salt = salt
+        return salt
+
+    async def _exchange(self, question: dict[str, Any], until: Seconds) -> Reply:
+        body = json.dumps(question).encode()
+        framed = len(body).to_bytes(4, "little") + body
+        settings = self._access.settings
+        answer = await ask(self._access.host, settings.v3_port, framed, until, _is_whole)
+        if len(answer) < 4 or len(answer) < 4 + int.from_bytes(answer[:4], "little"):
+            raise BadReply(f"not a whole frame of API v3: {answer[:40]!r}")
+        return parse(answer[4 : 4 + int.from_bytes(answer[:4], "little")])
+
+
+def _is_whole(buffer: bytearray) -> bool:
+    if len(buffer) < 4:
+        return False
+    length = int.from_bytes(buffer[:4], "little")
+    return length > MOST_REPLY_BYTES or len(buffer) >= 4 + length
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _words(reply: Reply) -> str:
+    words = reply.get("msg")
+    return words[:200] if isinstance(words, str) else ""
+
+
+def _blames_token(reply: Reply) -> bool:
+    """-1 means bad JSON or a wrong password, and the JSON is good; -2 is also how some say "invalid token"."""
+    code, words = reply.get("code"), _words(reply).lower()
+    return code == _WRONG_PASSWORD or (code == _WRONG_COMMAND and ("token" in words or "password" in words))
