@@ -242,12 +242,19 @@ def encode_status(status: SiteStatus, clock: Clock) -> bytes:
             "allocation_id": status.allocation_id,
             "heartbeat_age_s": None if status.heartbeat_age_s is None else round(status.heartbeat_age_s, 1),
             "next_limit_change_at": None if change_at is None else fields.timestamp(to_unix(clock, change_at)),
-            **_feeder(site),
+            **_limits(site),
+            "limit_source": site.limit_source,
+            "rating_w": _watts(site.rating_w),
+            "measured_w": _watts(site.measured_w),
+            "reserved_w": _watts(site.reserved_w),
+            "auxiliary_w": _watts(site.auxiliary_w),
+            "curtailed_w": _watts(site.curtailed_w),
+            "devices": site.devices,
             "flexible_up_w": _watts(status.flexible_up_w),
             "flexible_down_w": _watts(status.flexible_down_w),
             "actuations_in_flight": status.actuations_in_flight,
             "feeders": [
-                {"id": feeder.id, "parent": feeder.parent, **_feeder(feeder)}
+                {"id": feeder.id, "parent": feeder.parent, **_limits(feeder)}
                 for feeder in status.feeders[:MAX_FEEDERS_IN_STATUS]
             ],
         }
@@ -318,21 +325,14 @@ def _wire(allocation: GridAllocation) -> dict[str, object]:
     }
 
 
-def _feeder(feeder: FeederStatus) -> dict[str, object]:
+def _limits(feeder: FeederStatus) -> dict[str, object]:
     """`limit_w` has the rating counted; `ceiling_w` is null where nobody limits the feeder."""
     return {
         "ceiling_w": _ceiling(feeder.ceiling),
         "limit_w": _watts(feeder.limit_w),
-        "limit_source": feeder.limit_source,
-        "rating_w": _watts(feeder.rating_w),
         "metered_w": _watts(feeder.metered_w) if feeder.meter_is_fresh else None,
-        "measured_w": _watts(feeder.measured_w),
-        "reserved_w": _watts(feeder.reserved_w),
         "planned_w": _watts(feeder.planned_w),
-        "auxiliary_w": _watts(feeder.auxiliary_w),
         "deficit_w": _watts(feeder.deficit_w),
-        "curtailed_w": _watts(feeder.curtailed_w),
-        "devices": feeder.devices,
     }
 
 

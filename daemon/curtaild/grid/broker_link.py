@@ -1,0 +1,301 @@
+"""The link to one broker: connects for as long as it runs, reads, answers, and knows whether it is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+import aiomqtt
+
+from curtaild.core.allocation import GridMessage, MessageRejected, RejectCode
+from curtaild.core.status import SiteStatus
+from curtaild.grid.inbox import Inbox, Shelf, WorkBudget
+from curtaild.grid.mqtt import Access, ConnectionFailed, Obstacle, connection, lost, subscribe
+from curtaild.grid.native import Context, decode, encode_last_will, encode_status, encode_stopped
+from curtaild.grid.outbox import Answer, Outbox
+from curtaild_drivers.contract import Seconds
+
+log = logging.getLogger("curtaild.grid")
+
+FIRST_RETRY_S = 0.2
+LONGEST_NETWORK_RETRY_S = 1.5
+"""A broker that is away may be back any moment, and the site should hear it within 2 s of that: a knock at a closed
+port costs nothing, and a site has few brokers."""
+LONGEST_SETUP_RETRY_S = 30.0
+"""Wrong credentials do not heal by themselves, and brokers ban those who insist."""
+STEADY_AFTER_S = 5.0
+"""A connection that held this long starts the back-off anew; a shorter one may be two clients with one id at war."""
+GOODBYE_TIMEOUT_S = 1.5
+ECHO_TIMEOUT_S = 5.0
+WATCH_EVERY_S = 1.0
+FLOOD_MESSAGES = 500
+"""Messages between two looks (`WATCH_EVERY_S`) that count as a flood; mosquitto drops the newest past 1,000 waiting."""
+CALM_MESSAGES = 50
+
+ALLOCATIONS_KEPT = 256
+SCHEDULES_KEPT = 4
+READING_SHARE = 0.2
+READING_BURST_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerState:
+    """How the link to one broker stands. `since` is when `connected` last changed, monotonic seconds.
+
+    `dropped_total` counts messages superseded unread in a flood, and answers given up because the broker was away too
+    long. `echo_ok` says whether our own status comes back from the broker (`None`: not known yet); where it does
+    not, an access list swallows what we publish or withholds what we read, and MQTT 3.1.1 reports neither.
+    """
+
+    url: str
+    connected: bool
+    since: Seconds
+    reconnects_total: int
+    received_total: int
+    rejected_total: Mapping[RejectCode, int]
+    dropped_total: int
+    last_error: str | None
+    echo_ok: bool | None
+
+
+class BrokerLink:
+    """One broker's side of the grid link. `run` ends only by cancellation; everything else returns at once."""
+
+    def __init__(self, access: Access, context: Context, deliver: Callable[[GridMessage], None]) -> None:
+        self._access = access
+        self._context = context
+        self._topics = context.topics
+        self._clock = context.clock
+        self._deliver = deliver
+        self._outbox = Outbox()
+        self._has_outgoing = asyncio.Event()
+        self._last_will = encode_last_will()
+
+        self._connected = False
+        self._since = self._clock.monotonic()
+        self._connects_total = 0
+        self._received_total = 0
+        self._rejected_total: Counter[RejectCode] = Counter()
+        self._superseded_total = 0
+        self._last_error: str | None = None
+        self._echo_ok: bool | None = None
+        self._echo_expected: bytes | None = None
+        self._echo_due_at = 0.0
+
+    @property
+    def state(self) -> BrokerState:
+        return BrokerState(
+            url=self._access.url,
+            connected=self._connected,
+            since=self._since,
+            reconnects_total=max(0, self._connects_total - 1),
+            received_total=self._received_total,
+            rejected_total=dict(self._rejected_total),
+            dropped_total=self._superseded_total + self._outbox.dropped_total,
+            last_error=self._last_error,
+            echo_ok=self._echo_ok,
+        )
+
+    def answer(self, answer: Answer) -> None:
+        self._outbox.answer(answer)
+        self._has_outgoing.set()
+
+    def status(self, status: SiteStatus) -> None:
+        self._outbox.status(status)
+        self._has_outgoing.set()
+
+    async def run(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._session()
+            except ConnectionFailed as failure:
+                held_s = self._clock.monotonic() - self._since if self._connected else 0.0
+                attempt = 1 if held_s >= STEADY_AFTER_S else attempt + 1
+                self._note_failure(failure)
+                await asyncio.sleep(retry_delay_s(attempt, failure.obstacle))
+
+    async def _session(self) -> None:
+        topics, max_payload_bytes = self._topics, self._context.max_payload_bytes
+        inbox = Inbox(
+            {
+                topics.allocation: Shelf(ALLOCATIONS_KEPT, max_payload_bytes),
+                topics.schedule: Shelf(SCHEDULES_KEPT, self._context.bound(topics.schedule)),
+                topics.heartbeat: Shelf(1, max_payload_bytes),
+                topics.status: Shelf(4, self._context.bound(topics.schedule)),
+            }
+        )
+        will = aiomqtt.Will(topics.status, self._last_will, qos=1, retain=True)
+        async with connection(self._access, inbox, will) as client:
+            await self._subscribe_state(client)
+            await subscribe(client, [(topics.heartbeat, 0), (topics.status, 1)], self._access)
+            self._note_connected()
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._read(client))
+                    tasks.create_task(self._write(client))
+                    tasks.create_task(self._watch(client, inbox))
+            except ExceptionGroup as errors:
+                raise _session_end(errors) from None
+            except asyncio.CancelledError:
+                await self._say_goodbye(client)
+                self._connected, self._since = False, self._clock.monotonic()
+                raise
+            finally:
+                self._superseded_total += inbox.dropped_total
+
+    async def _subscribe_state(self, client: aiomqtt.Client) -> None:
+        """The broker answers with its retained copies, which are the newest there are."""
+        await subscribe(client, [(self._topics.allocation, 1), (self._topics.schedule, 1)], self._access)
+
+    # ---- reading ------------------------------------------------------------------------------
+
+    async def _read(self, client: aiomqtt.Client) -> None:
+        """Reading gets a share of the event loop, not all of it: what a flood brings beyond it, the inbox sorts out."""
+        budget = WorkBudget(READING_SHARE, READING_BURST_S)
+        async for message in client.messages:
+            begun = perf_counter()
+            self._take(message)
+            ended = perf_counter()
+            pause_s = budget.pause_after(ended - begun, ended)
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+
+    def _take(self, message: aiomqtt.Message) -> None:
+        topic, payload = message.topic.value, message.payload
+        if topic == self._topics.status:
+            self._hear_own_status(payload, is_live=not message.retain)
+            return
+        self._received_total += 1
+        received = decode(topic, payload, message.retain, self._context)
+        if isinstance(received, MessageRejected):
+            self._rejected_total[received.code] += 1
+        if received is not None:
+            self._deliver(received)
+
+    # ---- writing ------------------------------------------------------------------------------
+
+    async def _write(self, client: aiomqtt.Client) -> None:
+        self._outbox.repeat_status()
+        while True:
+            await self._flush(client)
+            await self._has_outgoing.wait()
+
+    async def _flush(self, client: aiomqtt.Client) -> None:
+        """Hand over all that waits, one after the other: so order holds, and paho's own unbounded queue stays empty."""
+        while not self._outbox.is_empty:
+            status = self._outbox.next_status()
+            if status is not None:
+                payload = encode_status(status, self._clock)
+                if self._echo_expected is None:
+                    self._echo_expected = payload
+                    self._echo_due_at = self._clock.monotonic() + ECHO_TIMEOUT_S
+                await client.publish(self._topics.status, payload, qos=1, retain=True)
+            answer = self._outbox.next_answer()
+            if answer is not None:
+                await client.publish(answer.topic, answer.payload, qos=1, retain=False)
+                self._outbox.handed_over(answer)
+        self._has_outgoing.clear()
+
+    async def _say_goodbye(self, client: aiomqtt.Client) -> None:
+        """Stopped on purpose: answer what is open, then say offline ourselves; else the last will says it."""
+        try:
+            async with asyncio.timeout(GOODBYE_TIMEOUT_S):
+                await self._flush(client)
+                await client.publish(self._topics.status, encode_stopped(self._clock), qos=1, retain=True)
+        except (aiomqtt.MqttError, TimeoutError) as error:
+            log.warning("grid link to %s: could not say goodbye: %s", self._access.url, error or "no answer in time")
+
+    # ---- watching -----------------------------------------------------------------------------
+
+    async def _watch(self, client: aiomqtt.Client, inbox: Inbox) -> None:
+        """Now and then: is our status coming back, and is a flood over?
+
+        A flood makes the *broker* drop the newest messages for us, unseen. So once it is over, ask for the retained
+        copies again.
+        """
+        seen, is_flooded = 0, False
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            arrived, seen = inbox.arrived_total - seen, inbox.arrived_total
+            if arrived > FLOOD_MESSAGES and not is_flooded:
+                is_flooded = True
+                log.warning("grid link to %s: flooded, %d messages in a second", self._access.url, arrived)
+            elif is_flooded and arrived < CALM_MESSAGES and inbox.empty():
+                is_flooded = False
+                log.warning("grid link to %s: the flood is over; asking for the state again", self._access.url)
+                await self._subscribe_state(client)
+            if is_flooded:
+                self._echo_expected = None  # dropped with the rest, most likely; that is no one's access list
+            else:
+                self._check_echo()
+
+    def _check_echo(self) -> None:
+        if self._echo_expected is None or self._clock.monotonic() < self._echo_due_at:
+            return
+        self._echo_expected = None
+        if self._echo_ok is not False:
+            log.error(
+                "grid link to %s: our status does not come back. The broker's access list may withhold our topics, "
+                "both ways, without a word: let the site's user write ack, status and breach and read the rest",
+                self._access.url,
+            )
+        self._echo_ok = False
+
+    def _hear_own_status(self, payload: bytes, is_live: bool) -> None:
+        if payload == self._echo_expected:
+            self._echo_expected = None
+            if self._echo_ok is False:
+                log.warning("grid link to %s: our status comes back again", self._access.url)
+            self._echo_ok = True
+        elif is_live and payload == self._last_will:
+            # the broker only now gave up an earlier connection of ours, and told the grid that we are offline
+            self._outbox.repeat_status()
+            self._has_outgoing.set()
+
+    def _note_connected(self) -> None:
+        now = self._clock.monotonic()
+        if self._last_error is not None:
+            log.warning("grid link to %s is up, after %.1f s", self._access.url, now - self._since)
+        else:
+            log.info("grid link to %s is up", self._access.url)
+        self._connected, self._since = True, now
+        self._connects_total += 1
+        self._last_error = None
+        self._echo_expected = None
+
+    def _note_failure(self, failure: ConnectionFailed) -> None:
+        if self._connected:
+            self._connected, self._since = False, self._clock.monotonic()
+            self._echo_ok = None
+            log.error("grid link to %s is lost: %s; trying again", self._access.url, failure.reason)
+        elif failure.reason != self._last_error:
+            log.error("grid link to %s cannot be made: %s; trying again", self._access.url, failure.reason)
+        self._last_error = failure.reason
+
+
+def retry_delay_s(attempt: int, obstacle: Obstacle) -> float:
+    """How long to wait after the `attempt`-th failure in a row: doubling, capped, with jitter so that a thousand sites
+    do not come back to a broker in the same instant."""
+    longest = LONGEST_NETWORK_RETRY_S if obstacle is Obstacle.NETWORK else LONGEST_SETUP_RETRY_S
+    return min(longest, FIRST_RETRY_S * 2.0 ** min(attempt - 1, 16)) * random.uniform(0.75, 1.0)
+
+
+def _session_end(errors: ExceptionGroup[Exception]) -> Exception:
+    """The one reason a session ended for. Anything but a broken connection is a fault of ours and goes up as it is."""
+    expected, unexpected = errors.split((aiomqtt.MqttError, ConnectionFailed))
+    if unexpected is not None or expected is None:
+        return errors
+    first = expected.exceptions[0]
+    return (
+        first
+        if isinstance(first, ConnectionFailed)
+        else lost(first)
+        if isinstance(first, aiomqtt.MqttError)
+        else errors
+    )
