@@ -90,9 +90,11 @@ async def raw_server(behaviour: Behaviour) -> AsyncIterator[RawServer]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raw.connections += 1
-        with suppress(OSError, asyncio.IncompleteReadError):
-            await raw.behaviour(reader, writer)
-        writer.close()
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await raw.behaviour(reader, writer)
+        finally:
+            writer.close()
         with suppress(OSError):
             await writer.wait_closed()
         raw.ended.set()
