@@ -79,14 +79,12 @@ class Antminer:
         else:
             serial = str(system.get("serinum") or "")
             model = str(system.get("minertype") or model)
-        rating = self._access.rating()
         return Identity(
             make="Antminer",
             model=model.removeprefix("Antminer "),
             firmware="antminer",
             version=str(version.get("CompileTime") or ""),
             serial=serial,
-            rated_w=rating.power_w if rating else None,
         )
 
     async def read(self, until: Seconds) -> Reading:

@@ -106,23 +106,23 @@ class _Whole:
     """Notices the end of an HTTP answer without waiting for the server to close; looks at each byte of the head
     once, so that an answer in single bytes costs no more than one in a piece."""
 
-    __slots__ = ("_looked", "_size")
+    __slots__ = ("_has_head", "_looked", "_size")
 
     def __init__(self) -> None:
         self._looked = 0
+        self._has_head = False
         self._size: int | None = None
 
     def __call__(self, buffer: bytearray) -> bool:
-        if self._size is None:
+        if not self._has_head:
             end = buffer.find(b"\r\n\r\n", max(0, self._looked - 3))
             self._looked = len(buffer)
             if end < 0:
                 return len(buffer) > _MOST_HEAD_BYTES
+            self._has_head = True
             length = _content_length(buffer[:end].decode("latin-1"))
-            if length is None:
-                return False
-            self._size = end + 4 + length
-        return len(buffer) >= self._size
+            self._size = None if length is None else end + 4 + length
+        return self._size is not None and len(buffer) >= self._size
 
 
 def _content_length(head: str) -> int | None:

@@ -68,13 +68,11 @@ class WhatsminerV2:
         if not isinstance(version, dict):
             raise BadReply("get_version: no fw_ver in the answer")
         model = str(details.get("Model") or self._access.model)
-        rating = self._access.rating()
         return Identity(
             make="WhatsMiner",
             model=model,
             firmware="whatsminer-v2",
             version=str(version.get("fw_ver") or ""),
-            rated_w=rating.power_w if rating else None,
         )
 
     async def read(self, until: Seconds) -> Reading:
@@ -125,16 +123,13 @@ class WhatsminerV2:
         if not self._is_off:
             await self._command(until, "set_power_pct", percent=str(percent))
             return Outcome.ACKNOWLEDGED
-        # Woken as it is it would go to full power: what it may draw is said first, and if it will not hear that
-        # while it is off, nothing has happened yet.
+        # A start forgets the percent, so it can only be said after it; a start takes minutes to reach full power.
+        await self._command(until, "power_on")
         if percent < 100:
-            await self._command(until, "set_power_pct", percent=str(percent))
-        try:
-            await self._command(until, "power_on")
-        except DriverError as error:
-            if percent == 100:
-                raise
-            raise OutcomeUnknown(f"throttled while off, then not woken: {error}") from error
+            try:
+                await self._command(until, "set_power_pct", percent=str(percent))
+            except DriverError as error:
+                raise OutcomeUnknown(f"woken, and not throttled to {percent} %: {error}") from error
         return Outcome.ACKNOWLEDGED
 
     async def close(self) -> None:

@@ -56,14 +56,12 @@ class WhatsminerV3:
         miner, system = _object(info.get("miner")), _object(info.get("system"))
         if not miner:
             raise BadReply("get.device.info: no miner in the answer")
-        rating = self._access.rating()
         return Identity(
             make="WhatsMiner",
             model=str(miner.get("type") or self._access.model),
             firmware="whatsminer-v3",
             version=str(system.get("fwversion") or ""),
             serial=str(miner.get("miner-sn") or ""),
-            rated_w=rating.power_w if rating else None,
         )
 
     async def read(self, until: Seconds) -> Reading:
@@ -114,14 +112,13 @@ class WhatsminerV3:
         if not self._is_off:
             await self._throttle(until, percent)
             return Outcome.ACKNOWLEDGED
-        if percent < 100:  # before it wakes to full power; if it refuses, nothing has happened yet
-            await self._throttle(until, percent)
-        try:
-            await self._command(until, "set.miner.service", "start")
-        except DriverError as error:
-            if percent == 100:
-                raise
-            raise OutcomeUnknown(f"throttled while off, then not woken: {error}") from error
+        # A start forgets the percent, so it can only be said after it; a start takes minutes to reach full power.
+        await self._command(until, "set.miner.service", "start")
+        if percent < 100:
+            try:
+                await self._throttle(until, percent)
+            except DriverError as error:
+                raise OutcomeUnknown(f"woken, and not throttled to {percent} %: {error}") from error
         return Outcome.ACKNOWLEDGED
 
     async def close(self) -> None:
