@@ -21,6 +21,7 @@ from curtaild_emulator.noise import Noise
 _UNIT_SPREAD = 0.02  # two units of a model differ so much in draw
 _SENSOR_SPREAD = 0.01  # constant error of a healthy unit's power sensor
 _SENSOR_NOISE = 0.004  # of one sample
+_RATE_NOISE = 0.01  # of one five-second hashrate
 _EDGE_S = 3.0  # a restart falls and rises so fast
 _DRIFT_WAIT_S = 60.0
 _DRIFT_S = 120.0
@@ -77,6 +78,7 @@ class Miner:
         "model",
         "power_w",
         "setting",
+        "working_since",
     )
 
     def __init__(
@@ -102,7 +104,7 @@ class Miner:
         self.setting = Setting(asleep=False, preset=model.presets[-1].key, limit_w=model.rated_w)
         self._state = RunState.RUNNING
         self._energy_j = 0.0
-        self._at = self._started_at = now
+        self._at = self._started_at = self.working_since = now
         self.power_w: Watts = self._target_w()
         self._from_w = self.power_w
 
@@ -138,6 +140,11 @@ class Miner:
         return self._state
 
     @property
+    def heading_w(self) -> Watts:
+        """The most it will draw on its present course, if nobody tells it anything more."""
+        return max((phase.to_w for phase in self._phases), default=self.power_w)
+
+    @property
     def is_settled(self) -> bool:
         return not self._phases
 
@@ -170,6 +177,10 @@ class Miner:
         """One sample of its own power sensor: the unit's constant error and a little noise."""
         bias = self._fault_bias if Fault.BIAS in self._odds else self._bias
         return self.power_w * bias * (1.0 + self._noise.normal(_SENSOR_NOISE))
+
+    def measured_hs(self) -> float:
+        """Hashrate as the firmware counts it over a few seconds: it scatters, but zero is zero."""
+        return self.rate_hs * (1.0 + self._noise.normal(_RATE_NOISE))
 
     # --- what goes wrong -------------------------------------------------------------------------
 
@@ -265,6 +276,7 @@ class Miner:
 
     def _restart(self) -> None:
         model = self.model
+        self.working_since = self._at
         target_w = self._target_w()
         warm_w = min(model.warm_w, target_w)
         starting = RunState.STARTING

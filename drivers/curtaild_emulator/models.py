@@ -42,15 +42,17 @@ class Preset:
 class DeviceModel:
     """One model under one firmware.
 
-    `presets` rise in draw and end with what it runs at when left alone, at `rated_w`. `lowest_limit_w` is the least
-    power limit it holds, `None` where it takes none. `fall_s` is the time to standby after a stop; `trim_s` to follow
-    a change that needs no restart. A restart sits `boot_s` at `boot_w`, holds `warm_w` for `warm_s` while
-    temperatures settle, then climbs a full swing in `climb_s`. `born_with` are the faults every unit has.
+    `wire_name` is how it names itself. `presets` rise in draw and end with what it runs at when left alone, at
+    `rated_w`. `lowest_limit_w` is the least power limit it holds, `None` where it takes none. `fall_s` is the time to
+    standby after a stop; `trim_s` to follow a change that needs no restart. A restart sits `boot_s` at `boot_w`, holds
+    `warm_w` for `warm_s` while temperatures settle, then climbs a full swing in `climb_s`. `born_with` are the faults
+    every unit has.
     """
 
     name: str
     make: str
     model: str
+    wire_name: str
     firmware: Firmware
     rated_w: Watts
     rated_hs: float
@@ -117,6 +119,7 @@ def _antminer(name: str, model: str, rated_w: Watts, terahashes: float, low_w: W
         name=name,
         make="AntMiner",
         model=model,
+        wire_name=f"Antminer {model}",
         firmware=Firmware.ANTMINER,
         rated_w=rated_w,
         rated_hs=terahashes * 1e12,
@@ -141,6 +144,8 @@ def _whatsminer(name: str, model: str, firmware: Firmware, rated_w: Watts, terah
         name=name,
         make="WhatsMiner",
         model=model,
+        # units of one model differ in the last digit of their type, which the maker's tools blank out
+        wire_name=f"{model[:-1]}1".replace(" ", "_"),
         firmware=firmware,
         rated_w=rated_w,
         rated_hs=terahashes * 1e12,
@@ -155,6 +160,8 @@ def _whatsminer(name: str, model: str, firmware: Firmware, rated_w: Watts, terah
         climb_s=120.0,
         lowest_limit_w=0.35 * rated_w,
         preset_restarts=True,
+        # its documentation says Number, its parser reads the string
+        born_with=frozenset({Fault.NUMERIC_PERCENT_REFUSED} if firmware is Firmware.WHATSMINER_V3 else ()),
     )
 
 
@@ -164,6 +171,7 @@ def _luxos(name: str, model: str, rated_w: Watts, terahashes: float, ladder: Map
         name=name,
         make="AntMiner",
         model=model,
+        wire_name=f"Antminer {model}",
         firmware=Firmware.LUXOS,
         rated_w=rated_w,
         rated_hs=terahashes * 1e12,
@@ -189,10 +197,10 @@ MODELS: Mapping[str, DeviceModel] = MappingProxyType(
             _antminer("antminer-s19", "S19", 3250.0, 95.0, 2350.0),
             _antminer("antminer-s19j-pro", "S19j Pro", 3050.0, 100.0, 2200.0),
             _antminer("antminer-s21", "S21", 3500.0, 200.0, 2600.0),
-            _whatsminer("whatsminer-m50", "M50", Firmware.WHATSMINER_V2, 3306.0, 114.0),
-            _whatsminer("whatsminer-m50s", "M50S", Firmware.WHATSMINER_V2, 3328.0, 128.0),
-            _whatsminer("whatsminer-m60", "M60", Firmware.WHATSMINER_V3, 3422.0, 172.0),
-            _whatsminer("whatsminer-m60s", "M60S", Firmware.WHATSMINER_V3, 3441.0, 186.0),
+            _whatsminer("whatsminer-m50", "M50 VH30", Firmware.WHATSMINER_V2, 3306.0, 114.0),
+            _whatsminer("whatsminer-m50s", "M50S VH50", Firmware.WHATSMINER_V2, 3328.0, 128.0),
+            _whatsminer("whatsminer-m60", "M60 VK30", Firmware.WHATSMINER_V3, 3422.0, 172.0),
+            _whatsminer("whatsminer-m60s", "M60S VK30", Firmware.WHATSMINER_V3, 3441.0, 186.0),
             _luxos("luxos-s19", "S19", 3250.0, 95.0, _S19_LADDER),
             _luxos("luxos-s21", "S21", 3500.0, 200.0, _S21_LADDER),
         )

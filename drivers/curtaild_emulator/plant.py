@@ -212,7 +212,7 @@ class Plant:
             taken_at=now,
             state=state,
             power_w=miner.measured_w() if measures else None,
-            rate=miner.rate_hs,
+            rate=miner.measured_hs(),
             point_key=miner.point_key,
             limit_w=miner.set_limit_w,
         )

@@ -1,0 +1,177 @@
+"""A whole farm on loopback sockets, in real time: the plant, its devices' wires, its meters, and a control API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+
+from curtaild_drivers.contract import Seconds
+from curtaild_emulator.control import serve_control
+from curtaild_emulator.faults import Fault, MeterFault
+from curtaild_emulator.models import Firmware
+from curtaild_emulator.plan import FarmPlan, Passwords, Ports
+from curtaild_emulator.plant import Plant
+from curtaild_emulator.wires.antminer import AntminerUnit
+from curtaild_emulator.wires.cgminer import RpcExchange
+from curtaild_emulator.wires.exchange import Exchange
+from curtaild_emulator.wires.listening import CannotListen, listen
+from curtaild_emulator.wires.luxos import LuxosUnit
+from curtaild_emulator.wires.modbus import LAYOUTS, MeterBoard, ModbusExchange
+from curtaild_emulator.wires.unit import Board, Unit, Wire
+from curtaild_emulator.wires.web import WebExchange
+from curtaild_emulator.wires.whatsminer_v2 import WhatsminerV2Unit
+from curtaild_emulator.wires.whatsminer_v3 import FramedExchange, WhatsminerV3Unit
+
+_LOG = logging.getLogger(__name__)
+_UNITS: Mapping[Firmware, type[Unit]] = MappingProxyType(
+    {
+        Firmware.ANTMINER: AntminerUnit,
+        Firmware.WHATSMINER_V2: WhatsminerV2Unit,
+        Firmware.WHATSMINER_V3: WhatsminerV3Unit,
+        Firmware.LUXOS: LuxosUnit,
+    }
+)
+_EXCHANGES: Mapping[Wire, type[Exchange]] = MappingProxyType(
+    {Wire.HTTP: WebExchange, Wire.RPC: RpcExchange, Wire.WHATSMINER_V3: FramedExchange}
+)
+_UNPRIVILEGED = MappingProxyType({80: 8080, 502: 5020})
+
+
+class EmulatedFarm:
+    """Serves a plan's devices and meters while its context is open.
+
+    With `one_socket` a port is served by one socket for all addresses; without, each address has its own, so that
+    farms on different addresses can share a machine's ports. Ports that need root fall back (80 → 8080, 502 → 5020)
+    with a line in the log; `ports` says where things really listen. Raises `CannotListen` where a port is taken.
+    """
+
+    def __init__(self, plan: FarmPlan, *, one_socket: bool = True) -> None:
+        self.plan = plan
+        self._one_socket = one_socket
+        self._began = time.monotonic()
+        self.plant: Plant = plan.plant(start=self._began)
+        self._exit = AsyncExitStack()
+        self._ports = plan.ports
+        members = plan.all_devices()
+        self.addresses: Mapping[str, str] = MappingProxyType({d.id: d.address for d in members})
+        self.meter_addresses: Mapping[str, str] = MappingProxyType(
+            {f.id: f.address for f in plan.feeders if f.address is not None}
+        )
+        self._board = Board(self.plant, self.now, plan.latency_s)
+        for device in members:
+            miner = self.plant.miner(device.id)
+            firmware = miner.model.firmware
+            password = _password(plan.passwords, firmware)
+            self._board.units[device.address] = _UNITS[firmware](self._board, miner, device.address, password)
+        self._meters = MeterBoard(self.plant, self.now, plan.latency_s)
+        for feeder in plan.feeders:
+            if feeder.address is not None:
+                self._meters.meters[feeder.address] = (feeder.id, LAYOUTS[feeder.layout])
+
+    def now(self) -> Seconds:
+        """Plant time: real time since the farm was made, times the plan's speed, on the monotonic clock's scale."""
+        return self._began + (time.monotonic() - self._began) * self.plan.speed
+
+    @property
+    def ports(self) -> Ports:
+        """Where the wires listen, once the farm is open."""
+        return self._ports
+
+    def unit(self, device_id: str) -> Unit:
+        """A device's side of its wires: its pools, its blinking, its clock."""
+        return self._board.units[self.addresses[device_id]]
+
+    def true_power_w(self, device_id: str) -> float:
+        """What a device really draws now, in W."""
+        self.plant.advance(self.now())
+        return self.plant.true_power_w(device_id)
+
+    def set_fault(self, device_id: str, fault: Fault, on: bool = True, probability: float = 1.0) -> None:
+        """Switch a device's fault, live. Raises `KeyError` for an unknown device."""
+        self.plant.set_fault(device_id, fault, on, probability)
+
+    def set_meter_fault(self, feeder_id: str, fault: MeterFault | None) -> None:
+        """Give a feeder's meter a fault, or heal it, live. Raises `KeyError` for an unknown feeder."""
+        self.plant.set_meter_fault(feeder_id, fault)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as opening:
+            ports = self.plan.ports
+            chosen = {
+                "http": await self._serve_devices(opening, Wire.HTTP, ports.http),
+                "rpc": await self._serve_devices(opening, Wire.RPC, ports.rpc),
+                "whatsminer_v3": await self._serve_devices(opening, Wire.WHATSMINER_V3, ports.whatsminer_v3),
+                "modbus": await self._serve(
+                    opening, tuple(self._meters.meters), ports.modbus, lambda: ModbusExchange(self._meters)
+                ),
+                "control": await serve_control(opening, self, ports.control),
+            }
+            self._ports = Ports(**chosen)
+            self._exit = opening.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._exit.aclose()
+
+    async def _serve_devices(self, opening: AsyncExitStack, wire: Wire, port: int) -> int:
+        addresses = tuple(address for address, unit in self._board.units.items() if wire in unit.speaks)
+        exchange = _EXCHANGES[wire]
+        return await self._serve(opening, addresses, port, lambda: exchange(self._board))
+
+    async def _serve(
+        self,
+        opening: AsyncExitStack,
+        addresses: Sequence[str],
+        port: int,
+        protocol: Callable[[], asyncio.BaseProtocol],
+    ) -> int:
+        if not addresses:
+            return port
+        try:
+            sockets = listen(addresses, port, one_socket=self._one_socket)
+        except CannotListen as error:
+            fallback = _UNPRIVILEGED.get(port)
+            if fallback is None or "needs root" not in str(error):
+                raise
+            _LOG.warning("%s: listening on %d instead; scanners will not find it there", error, fallback)
+            sockets = listen(addresses, fallback, one_socket=self._one_socket)
+        loop = asyncio.get_running_loop()
+        for listener in sockets:
+            server = await loop.create_server(protocol, sock=listener)
+            opening.callback(server.close)
+        return int(sockets[0].getsockname()[1])
+
+
+def _password(passwords: Passwords, firmware: Firmware) -> str:
+    """LuxOS has none."""
+    known = {
+        Firmware.ANTMINER: passwords.antminer,
+        Firmware.WHATSMINER_V2: passwords.whatsminer_v2,
+        Firmware.WHATSMINER_V3: passwords.whatsminer_v3,
+    }
+    return known.get(firmware, "")
+
+
+async def run_farm(path: Path | str, *, stop: asyncio.Event | None = None) -> None:
+    """Emulate a farm file until `stop` is set (or for ever). Raises `BadPlan`, `CannotListen`, `OSError`."""
+    plan = FarmPlan.load(path)
+    async with EmulatedFarm(plan) as farm:
+        ports = farm.ports
+        _LOG.info(
+            "emulating %d devices and %d meters: http %d, rpc %d, whatsminer v3 %d, modbus %d; control at "
+            "http://127.0.0.1:%d",
+            len(farm.addresses),
+            len(farm.meter_addresses),
+            ports.http,
+            ports.rpc,
+            ports.whatsminer_v3,
+            ports.modbus,
+            ports.control,
+        )
+        await (stop or asyncio.Event()).wait()

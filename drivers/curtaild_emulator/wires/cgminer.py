@@ -1,0 +1,90 @@
+"""The cgminer API on port 4028: one JSON request per connection, one JSON answer, close. Firmwares differ in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from curtaild_emulator.wires.exchange import Exchange
+from curtaild_emulator.wires.unit import Answer, Effect, Unit, Wire
+
+INVALID_COMMAND = 14
+INVALID_JSON = 23
+
+
+class RpcExchange(Exchange):
+    """One connection to the RPC port. The request has no end mark: it ends where its JSON does."""
+
+    wire = Wire.RPC
+
+    def pump(self, unit: Unit) -> None:
+        text = self.buffer.strip(b" \r\n\t\0")
+        if not text:
+            return
+        try:
+            request = json.loads(text)
+        except (ValueError, RecursionError):
+            if text.startswith(b"{") and not text.endswith(b"}"):
+                return  # the rest is still on its way
+            request = None
+        self.buffer = b""
+        if not isinstance(request, dict):
+            self.answer(Answer(encode({"STATUS": [status(unit, INVALID_JSON, "Invalid JSON", ok=False)], "id": 1})))
+            return
+        self.answer(unit.rpc(request))
+
+
+def status(unit: Unit, code: int, message: str, *, ok: bool = True, by: str = "cgminer 1.0.0") -> dict[str, Any]:
+    """The STATUS entry that heads every answer."""
+    return {
+        "STATUS": "S" if ok else "E",
+        "When": unit.wall_s(),
+        "Code": code,
+        "Msg": message,
+        "Description": by,
+    }
+
+
+def encode(answer: Mapping[str, Any]) -> bytes:
+    """JSON as the C implementations print it: no blanks, and a null byte at the end."""
+    return json.dumps(answer, separators=(",", ":")).encode() + b"\0"
+
+
+def joined(unit: Unit, command: str) -> Answer | None:
+    """Several commands in one (`a+b`): each one's answer in a list under its name, READ commands only."""
+    merged: dict[str, Any] = {}
+    for name in command.split("+")[:16]:
+        part = unit.rpc({"command": name})
+        if part is None or part.effect is not Effect.READ:
+            return None
+        merged[name] = [json.loads(part.data.rstrip(b"\0"))]
+    merged["id"] = 1
+    return Answer(encode(merged))
+
+
+def pool_list(unit: Unit) -> list[dict[str, Any]]:
+    """POOLS as cgminer prints it; the passwords stay inside."""
+    return [
+        {
+            "POOL": number,
+            "URL": pool.url,
+            "Status": "Alive" if pool.url else "Dead",
+            "Priority": number,
+            "Quota": 1,
+            "Long Poll": "N",
+            "Getworks": 100 if number == 0 else 0,
+            "Accepted": 1000 if number == 0 else 0,
+            "Rejected": 1 if number == 0 else 0,
+            "Discarded": 0,
+            "Stale": 0,
+            "Get Failures": 0,
+            "Remote Failures": 0,
+            "User": pool.user,
+            "Stratum Active": number == 0 and bool(pool.url) and not unit.is_asleep,
+            "Stratum URL": pool.url if number == 0 else "",
+            "Has Stratum": True,
+            "GROUP": 0,
+        }
+        for number, pool in enumerate(unit.pools)
+    ]
