@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import quote
 
-from curtaild.ledger import GENESIS, Entry, LedgerUnreadable, Link, marked, verify_from
+from curtaild.ledger import GENESIS, Entry, LedgerUnreadable, Link, connect_read_only, marked, verify_from
 
 Documents: TypeAlias = Mapping[str, str | None]
 """Documents by key; `None` deletes one."""
@@ -177,9 +177,10 @@ def _open_checked(path: Path) -> sqlite3.Connection:
     try:
         if not path.exists():
             _make(path)
+        version = _version(path)
         connection = _connect(path)
         try:
-            _check_schema(path, connection)
+            _migrate(connection, version)
             _check_tail(connection)
         except BaseException:
             connection.close()
@@ -229,16 +230,18 @@ def _connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
     return connection
 
 
-def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
-    if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-        raise LedgerUnreadable("it is not a store of curtaild")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+def _version(path: Path) -> int:
+    """The store's schema version, read before anything is written: even choosing WAL would change a stranger's file."""
+    with closing(connect_read_only(path)) as connection:
+        if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+            raise LedgerUnreadable("it is not a store of curtaild")
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(_MIGRATIONS):
         raise StoreError(
             f"{path} was written by a newer curtaild (store version {version}, this one knows {len(_MIGRATIONS)}); "
             f"install that version again"
         )
-    _migrate(connection, version)
+    return version
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
