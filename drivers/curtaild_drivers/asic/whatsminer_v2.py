@@ -155,6 +155,7 @@ class WhatsminerV2:
         if writes == self._writes:
             self._is_off = None if said is None else str(said).lower() == "true"
             self._percent = number(message.get("power_pct"))
+            self._power_limit_w = watts(message.get("power_limit_set")) or self._power_limit_w
             self._asked_at = time.monotonic()
 
     async def _command(self, until: Seconds, command: str, **parameters: str) -> None:
