@@ -12,9 +12,13 @@ from pydantic import ValidationError
 from curtaild_config.addresses import MOST_ADDRESSES, expand_addresses
 from curtaild_config.explain import explain
 from curtaild_config.problems import Problem, suggest
+from curtaild_config.secrets import secret_sources
 from curtaild_config.source import Location, SiteSource
 from curtaild_drivers import registry
 from curtaild_drivers.registry import Driver
+
+MOST_LEVELS = 64
+"""From the root down; far above any real site, far below what recursion bears."""
 
 
 def structural_problems(source: SiteSource) -> list[Problem]:
@@ -48,7 +52,26 @@ def _tree_problems(source: SiteSource) -> list[Problem]:
         way = " → ".join([*cycle, cycle[0]])
         place = ("feeder", places[cycle[0]], "parent")
         problems.append(source.problem(place, f"feeds itself: {way}", "one of them hangs elsewhere, or is the root"))
+    if deep := _too_deep(parents):
+        reason = f"hangs more than {MOST_LEVELS} levels under the root: no site does"
+        problems.append(source.problem(("feeder", places[deep], "parent"), reason, "is a parent mistyped?"))
     return problems
+
+
+def _too_deep(parents: Mapping[str, str | None]) -> str | None:
+    """The first feeder below the deepest level; feeders in or under a cycle have no level."""
+    levels: dict[str, int] = {}
+    for start in parents:
+        way: list[str] = []
+        here: str | None = start
+        while here is not None and here in parents and here not in levels and len(way) <= len(parents):
+            way.append(here)
+            here = parents[here]
+        if here is not None and here not in levels:
+            continue
+        for step in reversed(way):
+            levels[step] = 0 if (above := parents[step]) is None else levels[above] + 1
+    return next((feeder_id for feeder_id, level in levels.items() if level > MOST_LEVELS), None)
 
 
 def _cycles(parents: Mapping[str, str | None]) -> list[list[str]]:
@@ -82,6 +105,7 @@ def _group_problems(source: SiteSource) -> list[Problem]:
             remedy = suggest(feeder, feeders)
             problems.append(source.problem(("devices", index, "feeder"), "no feeder has this id", remedy, feeder))
         problems += _address_problems(source, index, group.get("addresses"), owners)
+        problems += _secret_problems(source, index, group)
     if len(owners) > MOST_ADDRESSES:
         reason = f"{len(owners):,} devices are more than {MOST_ADDRESSES:,}"
         problems.append(source.problem(("devices",), reason, "run more instances under a parent"))
@@ -111,6 +135,20 @@ def _address_problems(source: SiteSource, index: int, entries: object, owners: d
         other = source.key_path(("devices", owner))
         reason = f"{len(addresses_twice)} of these stand in {other} as well: {some}"
         problems.append(source.problem(location, reason, "a device belongs to one group: one writer per device"))
+    return problems
+
+
+def _secret_problems(source: SiteSource, index: int, group: Mapping[str, Any]) -> list[Problem]:
+    settings = group.get("settings")
+    path = source.key_path(("devices", index))
+    own = secret_sources(path, group)
+    of_settings = secret_sources(f"{path}.settings", settings) if isinstance(settings, dict) else ()
+    first: dict[str, str] = {}
+    problems: list[Problem] = []
+    for secret in (*own, *of_settings):
+        if (other := first.setdefault(secret.name, secret.key_path)) != secret.key_path:
+            place: Location = ("devices", index, *secret.key_path.removeprefix(f"{path}.").split("."))
+            problems.append(source.problem(place, f"{other} names the same secret", "keep one of them"))
     return problems
 
 

@@ -15,7 +15,13 @@ from curtaild_config.source import Location, SiteSource
 
 def explain(error: ValidationError, model: type[BaseModel], source: SiteSource, under: Location = ()) -> list[Problem]:
     """Every error of `model`'s validation; `under` is where that model stands in the file."""
-    return [_explain(detail, model, source, under) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    return [_explain(detail, model, source, under) for detail in details if not _only_follows(detail)]
+
+
+def _only_follows(detail: Any) -> bool:
+    # pydantic counts the valid entries: where every entry is wrong it adds that there are none.
+    return detail["type"] == "too_short" and bool(detail["input"])
 
 
 def _explain(detail: Any, model: type[BaseModel], source: SiteSource, under: Location) -> Problem:
@@ -35,6 +41,8 @@ def _explain(detail: Any, model: type[BaseModel], source: SiteSource, under: Loc
         if isinstance(value, dict) and len(location) == 1:
             return source.problem(location, "stands many times", f"write [[{location[0]}]] in double brackets")
         return source.problem(location, "should be a list", "write it in [ ]", value)
+    if kind == "too_short":
+        return source.problem(location, "should not be empty")
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return source.problem(location, "should be a table", f"write [{source.key_path(location)}]", value)
     if kind == "string_pattern_mismatch":

@@ -101,9 +101,3 @@ class DeviceGroup(Section):
     def _is_polled_before_stale(self) -> Self:
         _stale_comes_after_polls(self.poll_s, self.stale_after_s)
         return self
-
-    @model_validator(mode="after")
-    def _password_has_one_source(self) -> Self:
-        if self.password_file and self.password_credential:
-            raise ValueError("password_file and password_credential exclude each other")
-        return self

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +24,7 @@ Location: TypeAlias = tuple[str | int, ...]
 _NAMED_BY = {"feeder": "id", "devices": "name"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SiteSource:
     """What was read: `tables` is file and environment merged, `variables` says which keys the environment set."""
 
@@ -63,11 +65,20 @@ class SiteSource:
     def _name_of(self, location: Location, index: int, table: Any) -> str:
         name_key = _NAMED_BY.get(str(location[0])) if len(location) == 1 else None
         if name_key is not None and isinstance(table, dict):
-            names = [entry.get(name_key) for entry in self.entries(str(location[0])).values()]
             name = table.get(name_key)
-            if isinstance(name, str) and name and names.count(name) == 1:
+            if isinstance(name, str) and name and self._times_used[location[0], name] == 1:
                 return name
         return f"#{index + 1}"
+
+    @cached_property
+    def _times_used(self) -> Counter[tuple[str | int, str]]:
+        """How often each name stands in its repeated table."""
+        return Counter(
+            (table, name)
+            for table, key in _NAMED_BY.items()
+            for entry in self.entries(table).values()
+            if isinstance(name := entry.get(key), str)
+        )
 
     def entries(self, table: str) -> dict[int, dict[str, Any]]:
         """The entries of a repeated table by place; what is no table is left out (the models complain of it)."""

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import ipaddress
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from curtaild_config.addresses import expand_addresses
-from curtaild_config.plant import Feeder
 from curtaild_config.problems import Problem, Severity
 from curtaild_config.secrets import SecretSource
 from curtaild_config.site import Site, grid_secret_sources, group_secret_sources
@@ -64,40 +63,47 @@ def _grid(site: Site) -> Iterator[_Warning]:
 
 
 def _ratings(site: Site) -> Iterator[_Warning]:
-    rated_w = {
-        feeder.id: sum(
-            group.rated_w * len(expand_addresses(group.addresses))
-            for group in site.devices
-            if group.feeder == feeder.id and group.rated_w is not None
-        )
-        for feeder in site.feeder
-    }
+    own_w = {feeder.id: feeder.auxiliary_w for feeder in site.feeder}
+    for group in site.devices:
+        own_w[group.feeder] += (group.rated_w or 0.0) * len(expand_addresses(group.addresses))
+    drawn_w = _summed_upwards(site, own_w)
+    children_w = dict.fromkeys(own_w, 0.0)
+    for feeder in site.feeder:
+        if feeder.parent is not None:
+            children_w[feeder.parent] += feeder.rating_w
     for index, feeder in enumerate(site.feeder):
-        children_w = sum(child.rating_w for child in site.children(feeder.id))
         place: Location = ("feeder", index, "rating_w")
-        if children_w > feeder.rating_w:
-            reason = f"the feeders under it are rated {watts(children_w)} together"
+        if children_w[feeder.id] > feeder.rating_w:
+            reason = f"the feeders under it are rated {watts(children_w[feeder.id])} together"
             yield place, reason, "right if it is meant: dispatch keeps every rating", feeder.rating_w
-        devices_w = sum(rated_w[below.id] for below in _subtree(site, feeder))
-        if devices_w + feeder.auxiliary_w > feeder.rating_w:
-            reason = f"devices and auxiliary load may draw {watts(devices_w + feeder.auxiliary_w)}"
+        if drawn_w[feeder.id] > feeder.rating_w:
+            reason = f"devices and auxiliary load may draw {watts(drawn_w[feeder.id])}"
             yield place, reason, "right if it is meant: they will never all run", feeder.rating_w
 
 
 def _use_of_feeders(site: Site) -> Iterator[_Warning]:
-    used = {group.feeder for group in site.devices}
+    groups = dict.fromkeys((feeder.id for feeder in site.feeder), 0.0)
+    for group in site.devices:
+        groups[group.feeder] += 1
+    groups_below = _summed_upwards(site, groups)
     for index, feeder in enumerate(site.feeder):
-        if not any(below.id in used for below in _subtree(site, feeder)):
+        if groups_below[feeder.id] == 0:
             yield ("feeder", index), "no device hangs on it or under it", "is a group's feeder mistyped?", None
         if feeder.parent is None and feeder.meter is None:
             reason = "the root has no meter: what the grid bills is not seen, and margins grow"
             yield ("feeder", index, "meter"), reason, f"add [feeder.meter] to {feeder.id}", None
 
 
-def _subtree(site: Site, feeder: Feeder) -> Iterator[Feeder]:
-    yield feeder
-    for child in site.children(feeder.id):
-        yield from _subtree(site, child)
+def _summed_upwards(site: Site, own: Mapping[str, float]) -> dict[str, float]:
+    """For each feeder its own amount and those of all feeders under it."""
+    parents = {feeder.id: feeder.parent for feeder in site.feeder}
+    total = dict.fromkeys(own, 0.0)
+    for feeder_id, amount in own.items():
+        here: str | None = feeder_id
+        while here is not None:
+            total[here] += amount
+            here = parents[here]
+    return total
 
 
 def _is_loopback(host: str) -> bool:
