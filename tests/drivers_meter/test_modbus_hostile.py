@@ -88,6 +88,7 @@ WRONG = {
     "too few registers": lambda q: frame(q, b"\x03\x02\x00\x07"),
     "too many registers": lambda q: frame(q, b"\x03\x06" + bytes(6)),
     "byte count above the bytes": lambda q: frame(q, b"\x03\xff" + bytes(4)),
+    "byte count below the bytes": lambda q: frame(q, b"\x03\x02" + bytes(4)),
     "byte count odd": lambda q: frame(q, b"\x03\x03" + bytes(3)),
     "HTTP": lambda q: b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
     "garbage": lambda q: b"\xde\xad\xbe\xef" * 64,

@@ -10,7 +10,6 @@ import struct
 from typing import Literal
 
 from pymodbus.constants import ExcCodes
-from pymodbus.exceptions import ModbusException
 from pymodbus.pdu.register_message import (
     ReadHoldingRegistersRequest,
     ReadHoldingRegistersResponse,
@@ -119,10 +118,7 @@ class ModbusLine:
             raise BadReply(f"{self} answered function {answer[0]}, asked was {response.function_code}")
         if len(answer) != 2 + 2 * count or answer[1] != 2 * count:
             raise BadReply(f"{self} answered {len(answer) - 2} bytes of registers, asked were {2 * count}")
-        try:
-            response.decode(answer[1:])
-        except (ModbusException, struct.error, IndexError) as error:
-            raise BadReply(f"{self} answered unreadable registers") from error
+        response.decode(answer[1:])
         return list(response.registers)
 
     def drop(self) -> None:
