@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,8 +224,8 @@ class Liar(sqlite3.Connection):
 
     lies_left = 0
 
-    def execute(self, sql: str, *rest: object) -> sqlite3.Cursor:  # type: ignore[override]  # narrower is enough here
-        cursor = super().execute(sql, *rest)
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        cursor = super().execute(sql, parameters)
         if sql == "COMMIT" and Liar.lies_left:
             Liar.lies_left -= 1
             raise sqlite3.OperationalError("disk I/O error")
