@@ -185,6 +185,9 @@ def _unreachable(access: Access, error: Exception) -> ConnectionFailed:
             return ConnectionFailed(Obstacle.SETUP, f"the broker refuses our side of TLS: {why} (see cert_file)")
         case ssl.SSLError():
             return ConnectionFailed(Obstacle.SETUP, f"{at} does not speak TLS as asked: {_os_text(error)} (mqtt://?)")
+        case ConnectionResetError() if access.is_tls:
+            reason = f"{at} breaks off the TLS handshake: a port without TLS (mqtt://), or a broker just starting"
+            return ConnectionFailed(Obstacle.NETWORK, reason)
         case _:
             return ConnectionFailed(Obstacle.NETWORK, f"cannot connect to {at}: {_os_text(error)}")
 

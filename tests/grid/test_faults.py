@@ -1,0 +1,266 @@
+"""What breaks between the site and the grid: brokers that stop or freeze, wires that are cut, setups that are wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from curtaild.core.allocation import AllocationReceived
+from curtaild.grid.broker_link import retry_delay_s
+from curtaild.grid.mqtt import ConnectionFailed, Obstacle
+from grid.authority import Authority
+from grid.rig import (
+    PATIENCE_S,
+    Place,
+    Settings,
+    a_status,
+    an_ack,
+    at,
+    heard,
+    is_state,
+    limit_of,
+    onlooker,
+    operator,
+    running,
+    topics,
+)
+from grid.wire import wire_to
+from mosquitto import Mosquitto
+
+pytestmark = pytest.mark.broker
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What a person at the log has read, but for the debugging."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_the_link_is_back_within_two_seconds_of_the_broker(
+    own_broker: Callable[..., Mosquitto], site: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = own_broker()
+    loop = asyncio.get_running_loop()
+    async with running(at(broker), site) as run:
+        async with operator(broker, site) as grid:
+            await grid.allocate(1_000)
+            await run.next(AllocationReceived)
+        broker.stop()
+        await run.until(lambda state: "nothing listens" in (state.last_error or ""))
+        broker.start()
+        back_at = loop.time()
+        state = await run.until(lambda state: state.connected)
+        assert loop.time() - back_at < 2.0
+        assert (state.reconnects_total, state.last_error) == (1, None)
+        again = await run.next(AllocationReceived)
+        assert (limit_of(again), again.retained) == (1_000, True)
+    lines = told(caplog)
+    assert "is lost: the broker closed the connection" in lines[0]
+    assert "cannot be made: connection refused: nothing listens" in lines[1]
+    assert "is up, after" in lines[2]
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 5, 100, 100_000])
+def test_however_long_a_broker_was_away_the_next_knock_is_near(attempt: int) -> None:
+    assert 0.1 < retry_delay_s(attempt, Obstacle.NETWORK) <= 1.5
+
+
+def test_who_is_not_let_in_knocks_ever_more_rarely() -> None:
+    assert retry_delay_s(1, Obstacle.SETUP) <= 0.2
+    assert retry_delay_s(4, Obstacle.SETUP) > retry_delay_s(1, Obstacle.SETUP)
+    assert 20 < retry_delay_s(100_000, Obstacle.SETUP) <= 30
+
+
+async def test_a_cut_wire_leaves_the_last_will_and_is_mended(broker: Mosquitto, site: str) -> None:
+    async with (
+        wire_to(broker.port) as wire,
+        onlooker(broker, topics(site).status) as someone,
+        running(Settings((Place("127.0.0.1", wire.port),)), site) as run,
+    ):
+        run.link.status(a_status())
+        await heard(someone, is_state("limited"))
+        wire.cut()
+        will = await heard(someone, is_state("offline"))
+        assert b"connection lost" in will.payload
+        await heard(someone, is_state("limited"))  # connected again, and said so unasked
+        async with onlooker(broker, topics(site).status) as late:
+            assert (await heard(late, is_state("limited"))).retain
+
+
+async def test_a_frozen_broker_is_noticed_in_silence(own_broker: Callable[..., Mosquitto], site: str) -> None:
+    broker = own_broker()
+    async with running(at(broker, keepalive_s=1.0), site) as run:
+        broker.freeze()
+        state = await run.until(lambda state: not state.connected)
+        assert "stopped answering" in (state.last_error or "")
+        broker.thaw()
+        await run.connected()
+
+
+async def test_a_frozen_broker_is_noticed_sooner_when_there_is_something_to_say(
+    own_broker: Callable[..., Mosquitto], site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curtaild.grid.mqtt.ANSWER_TIMEOUT_S", 0.3)
+    broker = own_broker()
+    async with running(at(broker, keepalive_s=600.0), site) as run, operator(broker, site) as grid:
+        broker.freeze()
+        run.link.ack(an_ack(1))
+        state = await run.until(lambda state: not state.connected)
+        assert "stopped answering" in (state.last_error or "")
+        broker.thaw()
+        await run.connected()
+        assert (await anext(grid.acks()))["seq"] == 1
+
+
+async def test_a_broker_frozen_from_the_start_is_reached_when_it_thaws(
+    own_broker: Callable[..., Mosquitto], site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts given up meanwhile must not come alive and fight for our client id."""
+    monkeypatch.setattr("curtaild.grid.mqtt.ANSWER_TIMEOUT_S", 0.3)
+    broker = own_broker()
+    broker.freeze()
+    async with running(at(broker), site, wait=False) as run:
+        await run.until(lambda state: "does not answer in MQTT" in (state.last_error or ""))
+        broker.thaw()
+        await run.connected()
+        async with operator(broker, site) as grid:
+            await grid.allocate(3)
+            assert limit_of(await run.next(AllocationReceived)) == 3
+
+
+async def test_stopping_while_a_frozen_broker_is_asked_to_connect_is_quick(
+    own_broker: Callable[..., Mosquitto], site: str
+) -> None:
+    broker = own_broker()
+    broker.freeze()
+    loop = asyncio.get_running_loop()
+    async with running(at(broker), site, wait=False):
+        await asyncio.to_thread(wait_for_a_connection_to, broker.port)
+        asked_at = loop.time()
+    assert loop.time() - asked_at < 2.0
+
+
+def wait_for_a_connection_to(port: int) -> None:
+    """Until the kernel lists a client of `port` with something sent and not read: our CONNECT."""
+    wanted, until = f"0100007F:{port:04X}", time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            columns = line.split()
+            if columns[1] == wanted and columns[3] == "01" and int(columns[4].split(":")[1], 16) > 0:
+                return
+    raise TimeoutError("nobody connected")
+
+
+def with_password(folder: Path, user: str, password: str) -> str:
+    path = folder / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(path), user, password], check=True, capture_output=True)
+    return f"password_file {path}"
+
+
+async def test_a_wrong_password_is_named_and_never_shown(
+    own_broker: Callable[..., Mosquitto], site: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    broker = own_broker("allow_anonymous false", with_password(tmp_path, "thar", "right-one"))
+    async with running(at(broker, username="thar"), site, password="hunter2-wrong", wait=False) as run:
+        state = await run.until(lambda state: state.last_error is not None)
+        assert "refuses user 'thar'" in (state.last_error or "")
+        assert "hunter2" not in caplog.text + repr(state) + repr(run.link.links)
+    async with running(at(broker, username="thar"), site, password="right-one") as run:
+        assert run.link.links[0].connected
+
+
+async def test_a_name_that_does_not_resolve_is_named(site: str) -> None:
+    settings = Settings((Place("broker.invalid", 1883),))
+    async with running(settings, site, wait=False) as run:
+        state = await run.until(lambda state: state.last_error is not None)
+    assert "broker.invalid" in (state.last_error or "")
+
+
+async def test_an_operator_whose_line_falls_is_told(own_broker: Callable[..., Mosquitto], site: str) -> None:
+    broker = own_broker()
+    async with operator(broker, site) as grid:
+        broker.stop()
+        with pytest.raises(ConnectionFailed, match="closed the connection"):
+            await anext(grid.acks())
+        with pytest.raises(ConnectionFailed):
+            await grid.heartbeat()
+    with pytest.raises(ConnectionFailed, match="connection refused"):
+        async with operator(broker, site):
+            pass
+
+
+# ---- TLS --------------------------------------------------------------------------------------
+
+
+def tls_lines(authority: Authority, name: str, *more: str) -> list[str]:
+    cert_file, key_file = authority.issue(name)
+    return [
+        f"cafile {authority.ca_file}",
+        f"certfile {cert_file}",
+        f"keyfile {key_file}",
+        "allow_anonymous true",
+        *more,
+    ]
+
+
+async def error_of(settings: Settings, site: str) -> str:
+    async with running(settings, site, wait=False) as run:
+        return (await run.until(lambda state: state.last_error is not None)).last_error or ""
+
+
+def tls_at(broker: Mosquitto, host: str = "127.0.0.1", ca_file: Path | None = None, **files: Path) -> Settings:
+    return Settings((Place(host, broker.port, tls=True),), ca_file=ca_file, **files)  # type: ignore[arg-type]  # only paths
+
+
+async def test_tls_with_a_private_authority(own_broker: Callable[..., Mosquitto], site: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    broker = own_broker(*tls_lines(authority, "127.0.0.1"))
+    async with running(tls_at(broker, ca_file=authority.ca_file), site) as run:
+        assert run.link.links[0].url == f"mqtts://127.0.0.1:{broker.port}"
+        run.link.status(a_status())
+        await run.until(lambda state: state.echo_ok is True)
+
+
+async def test_what_is_wrong_with_tls_is_named(own_broker: Callable[..., Mosquitto], site: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    stranger = Authority(tmp_path / "stranger")
+    named = own_broker(*tls_lines(authority, "broker.example"))
+    plain = own_broker()
+    missing = tmp_path / "nowhere.pem"
+    assert "not accepted" in await error_of(tls_at(named, ca_file=stranger.ca_file), site)
+    assert "127.0.0.1" in await error_of(tls_at(named, ca_file=authority.ca_file), site)
+    assert f"cannot use ca_file {missing}" in await error_of(tls_at(named, ca_file=missing), site)
+    assert "without TLS (mqtt://)" in await error_of(tls_at(plain, ca_file=authority.ca_file), site)
+
+
+async def test_mqtt_to_a_tls_port_gives_the_right_hint(
+    own_broker: Callable[..., Mosquitto], site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curtaild.grid.mqtt.ANSWER_TIMEOUT_S", 0.3)
+    broker = own_broker(*tls_lines(Authority(tmp_path), "127.0.0.1"))
+    assert "mqtts://" in await error_of(at(broker), site)
+
+
+async def test_mutual_tls(own_broker: Callable[..., Mosquitto], site: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    broker = own_broker(*tls_lines(authority, "127.0.0.1", "require_certificate true"))
+    assert "cert_file" in await error_of(tls_at(broker, ca_file=authority.ca_file), site)
+    cert_file, key_file = authority.issue(site[:60])
+    settings = tls_at(broker, ca_file=authority.ca_file, cert_file=cert_file, key_file=key_file)
+    async with running(settings, site) as run:
+        assert run.link.links[0].connected
+
+
+async def test_a_port_that_takes_and_never_answers_is_left_cleanly(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curtaild.grid.mqtt.ANSWER_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        settings = Settings((Place("127.0.0.1", mute.getsockname()[1]),))
+        assert "does not answer in MQTT" in await error_of(settings, site)
