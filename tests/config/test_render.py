@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
@@ -31,7 +32,7 @@ priority = 90
 
 
 def test_the_tree(tmp_path: Path) -> None:
-    console = Console(width=100, record=True, file=(tmp_path / "out").open("w"))
+    console = Console(width=100, record=True, file=StringIO())
     console.print(render_tree(load_site(written(tmp_path, SITE + GRID + FEEDERS + ROWS), {})))
     assert console.export_text() == (
         "korangi · 2,047 devices · fail-safe 250 kW\n"
