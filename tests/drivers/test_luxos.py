@@ -173,7 +173,7 @@ async def test_a_session_that_ended_is_replaced_within_the_same_call() -> None:
 
 async def test_another_writers_session_stops_all_but_a_shed_to_off() -> None:
     async with running(miner := Miner(session="somebody")) as device:
-        with pytest.raises(Refused, match="another writer"):
+        with pytest.raises(Refused, match="Another session"):
             await device.apply(SLOW)
         assert miner.obeyed == []
         assert await device.apply(OFF) is Outcome.ACKNOWLEDGED
@@ -224,6 +224,7 @@ async def test_a_profile_name_cannot_smuggle_a_parameter() -> None:
         ({"config": {"CurtailMode": "Sleep", "IsPowerSupplyOn": True, "Profile": "x"}}, RunState.RUNNING),
         ({"config": {"IsTuning": True, "CurtailMode": "None"}}, RunState.STARTING),
         ({"config": {"SystemStatus": "Initializing"}}, RunState.STARTING),
+        ({"config": {"IsPowerSupplyOn": False}, "ghs": None, "watts": None}, RunState.ASLEEP),
         ({"ghs": 0, "elapsed": 10}, RunState.STARTING),
         ({"ghs": 0}, RunState.IDLE),
         ({"ghs": None}, RunState.UNKNOWN),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from pyasic.rpc.btminer import TokenData, create_privileged_cmd
 
 from curtaild_drivers.asic import DRIVER
 from curtaild_drivers.asic.btminer_token import Token
+from curtaild_drivers.asic.pyasic_loader import pyasic
 from curtaild_drivers.contract import (
     AuthFailed,
     BadReply,
@@ -88,7 +89,9 @@ def summary_of(section: dict[str, Any]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running(miner: Miner, password: str | None = None, piece: int = 1 << 20, **settings: Any) -> AsyncIterator[Device]:
+async def running(
+    miner: Miner, password: str | None = None, piece: int = 1 << 20, **settings: Any
+) -> AsyncIterator[Device]:
     assert DRIVER.open_device is not None
     async with rpc(miner.answer, piece) as miner.wire:
         chosen = {"rpc_port": miner.wire.port, "read_deadline_s": 1, "write_deadline_s": 1}
@@ -101,13 +104,14 @@ async def running(miner: Miner, password: str | None = None, piece: int = 1 << 2
         await device.close()
 
 
-def test_the_token_is_the_one_pyasic_makes() -> None:
+async def test_the_token_is_the_one_pyasic_makes() -> None:
     """Against an implementation that is not ours."""
+    theirs = (await pyasic()).rpc.btminer
     desk = TokenDesk("s3cret_")
     token = Token.made_from(desk.hand_out()["Msg"], "s3cret_")
-    theirs = TokenData(host_sign=token.signature, host_passwd_md5=desk._passphrase)
     ours = token.sealed("set_power_pct", percent="50")
-    assert create_privileged_cmd(theirs, {"cmd": "set_power_pct", "percent": "50"}).decode() == str(ours).replace("'", '"')
+    data = theirs.TokenData(host_sign=token.signature, host_passwd_md5=desk.passphrase)
+    assert json.loads(theirs.create_privileged_cmd(data, {"cmd": "set_power_pct", "percent": "50"})) == ours
     assert desk.open(ours) == {"cmd": "set_power_pct", "percent": "50"}
     assert "s3cret_" not in repr(token)
     assert token.signature not in repr(token)

@@ -160,7 +160,7 @@ async def test_a_new_salt_is_fetched_when_the_old_one_is_refused() -> None:
         assert await device.apply(OFF) is Outcome.ACKNOWLEDGED
 
 
-@pytest.mark.parametrize("said", [{"code": -1, "msg": ""}, {"code": -2, "msg": "invalid token"}])
+@pytest.mark.parametrize("said", [{"code": -4, "msg": "no permission"}, {"code": -2, "msg": "invalid token"}])
 async def test_a_wrong_password(said: dict[str, Any]) -> None:
     async with running(miner := Miner(bad_token=said), password="wrong-one") as device:
         with pytest.raises(AuthFailed) as caught:
@@ -174,6 +174,7 @@ async def test_a_wrong_password(said: dict[str, Any]) -> None:
     [
         ({"code": -4, "msg": "no permission for write command"}, AuthFailed),
         ({"code": -3, "msg": "param is null"}, Refused),
+        ({"code": -1, "msg": "fail"}, Refused),
         ({"code": -2, "msg": "param error"}, Refused),
         ({"msg": "ok"}, OutcomeUnknown),
         ({}, OutcomeUnknown),
@@ -186,10 +187,12 @@ async def test_a_wrong_password(said: dict[str, Any]) -> None:
     ],
 )
 async def test_only_code_zero_is_success(verdict: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(verdict=verdict)) as device:
+    async with running(miner := Miner()) as device:
+        await device.apply(HALF)  # with a salt in hand
+        miner.verdict, miner.received = verdict, 0
         with pytest.raises(error):
             await device.apply(OFF)
-    assert miner.received == 1, "one attempt"
+    assert miner.received == (2 if error is AuthFailed else 1), "one attempt, and one more under a fresh salt"
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xff\xff\x7f{}", b"{}{}{}{}{}", b"\x04\x00\x00\x00null", b"\x09\x00\x00\x00{}"])
@@ -211,6 +214,15 @@ async def test_offline_is_unreachable() -> None:
     for call in (device.read(), device.apply(OFF)):
         with pytest.raises(Unreachable):
             await call
+
+
+async def test_asleep_and_silent_about_it_is_unknown() -> None:
+    """Keys that vanish with sleep prove nothing, and least of all that it is starting."""
+    async with running(miner := Miner()) as device:
+        miner.summary = {"code": 0, "msg": {"summary": {"hash-realtime": 0, "up-freq-finish": 0, "elapsed": 5}}}
+        miner.working = None  # type: ignore[assignment]  # the key is there and says nothing
+        reading = await device.read()
+    assert (reading.state, reading.point_key) == (RunState.UNKNOWN, None)
 
 
 async def test_an_older_firmware_without_settings_is_read_all_the_same() -> None:

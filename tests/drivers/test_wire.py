@@ -97,7 +97,7 @@ def test_a_stopped_miner_process_says_so_in_words() -> None:
         parse(b"Socket connect failed: Connection refused\n")
 
 
-NO_NUMBERS = [None, float("nan"), float("inf"), "nan", "", "x", True, [], {}, 10**400]
+NO_NUMBERS: list[object] = [None, float("nan"), float("inf"), "nan", "", "x", True, [], {}, 10**400]
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, -1, -0.1, 20_001])

@@ -176,8 +176,8 @@ class TokenDesk:
     """The device's side of the Whatsminer v2 token: hands them out, opens what was sealed with them."""
 
     def __init__(self, password: str = "admin") -> None:
-        self._passphrase = md5_crypt.using(salt="BQ5hoXV9").hash(password).split("$")[3]
-        self._key = hashlib.sha256(self._passphrase.encode()).digest()
+        self.passphrase = md5_crypt.using(salt="BQ5hoXV9").hash(password).split("$")[3]
+        self._key = hashlib.sha256(self.passphrase.encode()).digest()
         self.moment = 5626
         self.opened: list[dict[str, Any]] = []
         """The commands received, in clear."""
@@ -193,7 +193,7 @@ class TokenDesk:
             command = json.loads(decryptor.update(base64.b64decode(sealed["data"])).rstrip(b"\0"))
         except ValueError:
             return None
-        sign = md5_crypt.using(salt="jbzkfQls").hash(f"{self._passphrase}{self.moment}").split("$")[3]
+        sign = md5_crypt.using(salt="jbzkfQls").hash(f"{self.passphrase}{self.moment}").split("$")[3]
         if not isinstance(command, dict) or command.pop("token", None) != sign:
             return None
         self.opened.append(command)

@@ -158,8 +158,8 @@ class Antminer:
     async def _configuration_now(self, until: Seconds) -> Configuration:
         writes = self._writes
         configuration = await self._get("get_miner_conf", until)
-        if _mode(configuration) is None:
-            raise BadReply(f"no work mode in its configuration ({', '.join(sorted(configuration))[:120]})")
+        if "pools" not in configuration:
+            raise BadReply(f"not a miner's configuration: {', '.join(sorted(configuration))[:120]}")
         if writes == self._writes:  # otherwise it was asked before a write and is history
             self._configuration = configuration
             self._asked_at = time.monotonic()

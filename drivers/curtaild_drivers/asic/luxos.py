@@ -42,6 +42,7 @@ _SLEEP_W: Watts = 25.0  # Luxor's own figure
 _SESSION_LASTS_S: Seconds = 50.0
 """A session ends 60 s after its last use."""
 _RAMP_S: Seconds = 600.0
+_STARTING_WORDS = ("init", "ramp", "start")
 _TH = 1e12
 
 
@@ -143,7 +144,10 @@ class LuxOS:
 
     def _learn(self, config: Reply) -> None:
         mode, profile = config.get("CurtailMode"), config.get("Profile")
-        self._is_asleep = None if not isinstance(mode, str) else mode.lower().startswith("sleep")
+        if isinstance(mode, str):
+            self._is_asleep = mode.lower().startswith("sleep")
+        else:  # some lose the key while they sleep; with its supply off a miner does
+            self._is_asleep = True if config.get("IsPowerSupplyOn") is False else None
         self._profile = profile if isinstance(profile, str) and profile else None
 
     def _state(self, config: Reply, rate: float | None, elapsed_s: float | None) -> RunState:
@@ -151,7 +155,7 @@ class LuxOS:
             # Told to sleep and not obeying yet: its hashes, or a supply that is on, say so.
             is_obeying = not rate and config.get("IsPowerSupplyOn") is not True
             return RunState.ASLEEP if is_obeying else RunState.RUNNING
-        if config.get("IsTuning") is True or config.get("SystemStatus") == "Initializing":
+        if config.get("IsTuning") is True or str(config.get("SystemStatus")).lower().startswith(_STARTING_WORDS):
             return RunState.STARTING
         if rate:
             return RunState.RUNNING
@@ -202,7 +206,7 @@ class LuxOS:
             if isinstance(session, str) and session:
                 return session
         if not ok:
-            raise Refused(f"logon: {words}; another writer holds its one session")
+            raise Refused(f"logon: {words}")  # its one session is another writer's
         if not isinstance(session, str) or not session:
             raise BadReply("logon: no SessionID in the answer")
         self._session = session

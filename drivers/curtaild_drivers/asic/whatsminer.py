@@ -80,8 +80,13 @@ def point_key(is_off: bool | None, rate: float | None) -> str | None:
     return OFF if is_off else LIMIT
 
 
-def state_at_work(rate: float | None, is_tuned: object, elapsed_s: float | None) -> RunState:
-    """The state of a miner that is not switched off; `is_tuned` is its own word that the frequency search is done."""
+def state_at_work(
+    is_off: bool | None, rate: float | None, is_tuned: object, elapsed_s: float | None
+) -> RunState:
+    """The state of a miner that is not asleep by its own word, or whose word is missing. `is_tuned` is what it says
+    of its frequency search: 0 while it climbs."""
+    if not rate and is_off is not False:
+        return RunState.UNKNOWN
     if str(is_tuned) == "0":
         return RunState.STARTING
     if rate:

@@ -95,9 +95,8 @@ class WhatsminerV2:
         if is_off:
             state = RunState.ASLEEP
         else:
-            state = whatsminer.state_at_work(
-                rate, summary.get("Upfreq Complete"), number(summary.get("Elapsed"))
-            )
+            elapsed_s = number(summary.get("Elapsed"))
+            state = whatsminer.state_at_work(self._is_off, rate, summary.get("Upfreq Complete"), elapsed_s)
         return Reading(
             taken_at,
             state,

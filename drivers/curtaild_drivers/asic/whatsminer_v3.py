@@ -32,7 +32,7 @@ from curtaild_drivers.contract import (
     Watts,
 )
 
-_OK, _WRONG_PASSWORD, _WRONG_COMMAND, _NO_WRITE_PERMISSION = 0, -1, -2, -4
+_OK, _NO_PERMISSION = 0, -4  # the others: -1 failed, -2 wrong command, -3 parameter missing
 
 
 class WhatsminerV3:
@@ -84,9 +84,8 @@ class WhatsminerV3:
         if is_off:
             state = RunState.ASLEEP
         else:
-            state = whatsminer.state_at_work(
-                rate, summary.get("up-freq-finish"), number(summary.get("elapsed"))
-            )
+            elapsed_s = number(summary.get("elapsed"))
+            state = whatsminer.state_at_work(self._is_off, rate, summary.get("up-freq-finish"), elapsed_s)
         return Reading(
             taken_at,
             state,
@@ -171,11 +170,12 @@ class WhatsminerV3:
         code, words = reply.get("code"), _words(reply)
         if code == _OK:
             return
-        if code == _NO_WRITE_PERMISSION:
-            raise AuthFailed(f"{command}: its write API is switched off ({words})")
         if _blames_token(reply):
             self._salt = None
-            raise AuthFailed(f"{command}: it does not accept account {self._account!r} and the password ({words})")
+            raise AuthFailed(
+                f"{command}: it does not accept account {self._account!r} and the password, or its write API is "
+                f"switched off ({words})"
+            )
         raise Refused(f"{command}: {words} (code {code})")
 
     async def _send(self, command: str, param: object, salt: str, until: Seconds) -> Reply:
@@ -223,6 +223,6 @@ def _words(reply: Reply) -> str:
 
 
 def _blames_token(reply: Reply) -> bool:
-    """-1 means bad JSON or a wrong password, and the JSON is good; -2 is also how some say "invalid token"."""
+    """-4 is the documented "no permission", of the token and of the write API alike; some say it in words."""
     code, words = reply.get("code"), _words(reply).lower()
-    return code == _WRONG_PASSWORD or (code == _WRONG_COMMAND and ("token" in words or "password" in words))
+    return code == _NO_PERMISSION or (code != _OK and ("token" in words or "password" in words))
