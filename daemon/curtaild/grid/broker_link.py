@@ -81,7 +81,8 @@ class BrokerLink:
         self._connects_total = 0
         self._received_total = 0
         self._rejected_total: Counter[RejectCode] = Counter()
-        self._superseded_total = 0
+        self._superseded_before = 0
+        self._inbox = Inbox({})
         self._last_error: str | None = None
         self._echo_ok: bool | None = None
         self._echo_expected: bytes | None = None
@@ -96,7 +97,7 @@ class BrokerLink:
             reconnects_total=max(0, self._connects_total - 1),
             received_total=self._received_total,
             rejected_total=dict(self._rejected_total),
-            dropped_total=self._superseded_total + self._outbox.dropped_total,
+            dropped_total=self._superseded_before + self._inbox.dropped_total + self._outbox.dropped_total,
             last_error=self._last_error,
             echo_ok=self._echo_ok,
         )
@@ -121,15 +122,8 @@ class BrokerLink:
                 await asyncio.sleep(retry_delay_s(attempt, failure.obstacle))
 
     async def _session(self) -> None:
-        topics, max_payload_bytes = self._topics, self._context.max_payload_bytes
-        inbox = Inbox(
-            {
-                topics.allocation: Shelf(ALLOCATIONS_KEPT, max_payload_bytes),
-                topics.schedule: Shelf(SCHEDULES_KEPT, self._context.bound(topics.schedule)),
-                topics.heartbeat: Shelf(1, max_payload_bytes),
-                topics.status: Shelf(4, self._context.bound(topics.schedule)),
-            }
-        )
+        topics = self._topics
+        inbox = self._empty_inbox()
         will = aiomqtt.Will(topics.status, self._last_will, qos=1, retain=True)
         async with connection(self._access, inbox, will) as client:
             await self._subscribe_state(client)
@@ -146,8 +140,20 @@ class BrokerLink:
                 await self._say_goodbye(client)
                 self._connected, self._since = False, self._clock.monotonic()
                 raise
-            finally:
-                self._superseded_total += inbox.dropped_total
+
+    def _empty_inbox(self) -> Inbox:
+        """A new one per connection: a heartbeat left unread from before a loss proves nothing after it."""
+        topics, max_payload_bytes = self._topics, self._context.max_payload_bytes
+        self._superseded_before += self._inbox.dropped_total
+        self._inbox = Inbox(
+            {
+                topics.allocation: Shelf(ALLOCATIONS_KEPT, max_payload_bytes),
+                topics.schedule: Shelf(SCHEDULES_KEPT, self._context.bound(topics.schedule)),
+                topics.heartbeat: Shelf(1, max_payload_bytes),
+                topics.status: Shelf(4, self._context.bound(topics.schedule)),
+            }
+        )
+        return self._inbox
 
     async def _subscribe_state(self, client: aiomqtt.Client) -> None:
         """The broker answers with its retained copies, which are the newest there are."""
