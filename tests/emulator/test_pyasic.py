@@ -1,0 +1,104 @@
+"""The field's own client against the emulator, on the ports it insists on: identify, read, stop, resume, limit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pyasic  # type: ignore[import-untyped]  # it ships no types
+import pytest
+
+from curtaild_emulator import MODELS, CannotListen, EmulatedFarm, FarmPlan, Firmware, Ports
+from emulator.asking import until
+
+CLASSES = {
+    "antminer-s19": "BMMinerS19",
+    "antminer-s19j-pro": "BMMinerS19jPro",
+    "antminer-s21": "BMMinerS21",
+    "whatsminer-m50": "BTMinerM50VH30",
+    "whatsminer-m50s": "BTMinerM50SVH50",
+    "whatsminer-m60": "BTMinerM60VK30",
+    "whatsminer-m60s": "BTMinerM60SVK30",
+    "luxos-s19": "LUXMinerS19",
+    "luxos-s21": "LUXMinerS21",
+}
+BACKENDS = {
+    Firmware.ANTMINER: "AntminerModern",
+    Firmware.WHATSMINER_V2: "BTMinerV2",
+    Firmware.WHATSMINER_V3: "BTMinerV3",
+    Firmware.LUXOS: "LUXMiner",
+}
+
+
+@pytest.fixture
+async def farm() -> AsyncIterator[EmulatedFarm]:
+    """Every model, on addresses of its own so that other farms on this machine may use the same ports."""
+    plan = FarmPlan.mixed(
+        len(MODELS),
+        network="127.61.0.0/24",
+        models=tuple(MODELS),  # type: ignore[arg-type]
+        speed=2_000.0,
+        latency_s=0.0,
+        ports=Ports(modbus=0, control=0),
+    )
+    try:
+        async with EmulatedFarm(plan, one_socket=False) as farm:
+            if farm.ports.http != 80:
+                pytest.skip("port 80 needs root, and pyasic looks nowhere else")
+            yield farm
+    except CannotListen as error:
+        pytest.skip(f"pyasic looks at fixed ports only: {error}")
+
+
+async def find(farm: EmulatedFarm, model: str) -> tuple[str, Any]:
+    """The device of that model and pyasic's object for it."""
+    name = next(name for name in farm.addresses if name.startswith(f"{model}-"))
+    return name, await pyasic.get_miner(farm.addresses[name])
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+async def test_identifies_reads_stops_and_resumes(farm: EmulatedFarm, model: str) -> None:
+    name, miner = await find(farm, model)
+    assert type(miner).__name__ == CLASSES[model]
+    assert BACKENDS[MODELS[model].firmware] in [base.__name__ for base in type(miner).__mro__]
+
+    data = await miner.get_data()
+    true_w = farm.true_power_w(name)
+    assert data.model == MODELS[model].model
+    assert data.make == MODELS[model].make
+    assert float(data.hashrate) == pytest.approx(MODELS[model].rated_hs / 1e12, rel=0.1)
+    if MODELS[model].measures_power:
+        assert data.wattage == pytest.approx(true_w, rel=0.06)
+    else:
+        assert data.wattage is None
+    assert data.is_mining
+
+    assert await miner.stop_mining()
+    await until(lambda: farm.true_power_w(name) < 100.0)
+    assert await miner.resume_mining()
+    await until(lambda: farm.true_power_w(name) == pytest.approx(true_w))
+
+
+@pytest.mark.parametrize("model", ["whatsminer-m50", "whatsminer-m60", "luxos-s21"])
+async def test_a_power_limit_is_obeyed(farm: EmulatedFarm, model: str) -> None:
+    name, miner = await find(farm, model)
+    assert await miner.set_power_limit(2_000)
+    settled = farm.plant.miner(name)
+    await until(lambda: farm.true_power_w(name) > 1_800.0 and settled.is_settled)
+    assert farm.true_power_w(name) == pytest.approx(1_970.0, rel=0.08)
+
+
+async def test_an_antminer_keeps_its_pools_when_the_client_read_them_first(farm: EmulatedFarm) -> None:
+    name, miner = await find(farm, "antminer-s21")
+    before = list(farm.unit(name).pools)
+    assert await miner.stop_mining()
+    assert [pool.url for pool in farm.unit(name).pools] == [pool.url for pool in before]
+
+
+async def test_lights_blink(farm: EmulatedFarm) -> None:
+    for model in ("antminer-s19", "whatsminer-m50", "whatsminer-m60", "luxos-s19"):
+        name, miner = await find(farm, model)
+        assert await miner.fault_light_on()
+        assert farm.unit(name).is_blinking
+        await miner.fault_light_off()  # on Antminers pyasic returns False for success
+        assert not farm.unit(name).is_blinking
