@@ -18,7 +18,6 @@ UNITS = {
     "joules": "J",
     "seconds": "s",
     "celsius": "°C",
-    "info": "1, joins labels to other series",
 }
 
 STATE_CODES = {

@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from the definitions: `python -m curtaild.telemetry.reference > docs/metrics.md`."""
+"""Writes docs/metrics.md, the reference of `/metrics` and `/status`: `python -m curtaild.telemetry.reference`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 from curtaild.telemetry.metrics import SECTIONS, Metric
 
-_HEAD = """# Metrics
+_HEAD = """# Metrics and status
 
 What `curtaild` exposes at `/metrics`, in the Prometheus text format or, where the scraper asks for it, in OpenMetrics.
 
@@ -22,6 +22,76 @@ This page is generated from `daemon/curtaild/telemetry/metrics.py` (`python -m c
 - Beside these, the usual `process_*` metrics say what the daemon's process uses.
 """
 
+_STATUS_HEAD = """
+## The status as JSON
+
+`/status` answers one object; with `?devices=0` it leaves out `devices`. Keys carry their unit: `_w` watts,
+`_s` seconds, `_c` °C. Unknown is null. Keys may be added; none changes its meaning. Before the first cycle the answer is 503.
+"""
+
+STATUS_KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "The site",
+        (
+            ("at_s", "when this was so, on the daemon's monotonic clock: to be compared with other such moments only"),
+            ("phase", "the grid link: `starting`, `limited`, `unlimited` or `failsafe`"),
+            ("phase_reason", "why the link is there"),
+            ("root", "the feeder that the grid bills"),
+            ("heartbeat_age_s", "since the grid's last heartbeat; null before the first"),
+            ("allocation_id", "the allocation in force, or null"),
+            ("flexible_up_w", "how far the devices' draw could be raised"),
+            ("flexible_down_w", "how far the devices' draw could be lowered"),
+            ("actuations_in_flight", "issued and not yet at their end"),
+            ("next_limit_change_at_s", "moment of the next known change of a limit, on the clock of `at_s`, or null"),
+            ("next_limit_change_in_s", "time from now to that change, or null"),
+            ("feeders", "list, see below"),
+            ("devices", "list, see below"),
+        ),
+    ),
+    (
+        "A feeder",
+        (
+            ("id", "its name in the site file"),
+            ("parent", "the feeder above it; null at the root"),
+            ("rating_w", "what its copper carries"),
+            ("limit_w", "the ceiling in force, the rating counted"),
+            ("ceiling_w", "the ceiling as stated; null: nobody limits it. 0 is a limit"),
+            ("limit_source", "an allocation's id, `fail-safe` or `rating`"),
+            ("metered_w", "the meter's last valid word, fresh or not; null without one"),
+            ("meter_is_fresh", "whether `metered_w` may be trusted"),
+            ("meter_age_s", "age of `metered_w`"),
+            ("measured_w", "sum of what its devices report"),
+            ("reserved_w", "the most its devices may be drawing as far as is known"),
+            ("planned_w", "what its devices will draw once all actuations have settled"),
+            ("auxiliary_w", "estimated draw beside the devices"),
+            ("headroom_w", "limit less what is drawn or reserved"),
+            ("deficit_w", "what the limit asks to shed and the site cannot"),
+            ("curtailed_w", "what the devices would draw unlimited less what they may"),
+            ("devices", "how many devices are under it"),
+        ),
+    ),
+    (
+        "A device",
+        (
+            ("id", "its name in the site file"),
+            ("feeder", "the feeder it is on"),
+            ("state", "`running`, `idle`, `starting`, `asleep`, `fault` or `unknown`"),
+            ("power_w", "wall power it reports; null where it reports none"),
+            ("reserved_w", "the most it may be drawing as far as is known"),
+            ("rated_w", "the most its model draws"),
+            ("rate", "H/s of an ASIC miner, fraction of full (0 to 1) of a GPU node"),
+            ("temperature_c", "the hottest it reports"),
+            ("setpoint", "key of the operating point the daemon wants, or null"),
+            ("setpoint_w", "draw of that point"),
+            ("confirmed", "key of the last point that telemetry confirmed, or null"),
+            ("actuation", "stage of the newest actuation, or null"),
+            ("is_stale", "whether its last reading is too old to trust"),
+            ("age_s", "age of its last reading; null before the first"),
+            ("conditions", "what is the matter with it: list of words, empty if nothing"),
+        ),
+    ),
+)
+
 
 def page() -> str:
     """The whole of docs/metrics.md."""
@@ -29,6 +99,10 @@ def page() -> str:
     for title, section in SECTIONS:
         parts.append(f"\n## {title}\n\n| metric | type | labels | unit | meaning |\n|---|---|---|---|---|\n")
         parts.extend(_row(metric) for metric in section)
+    parts.append(_STATUS_HEAD)
+    for title, keys in STATUS_KEYS:
+        parts.append(f"\n### {title}\n\n| key | meaning |\n|---|---|\n")
+        parts.extend(f"| `{key}` | {meaning} |\n" for key, meaning in keys)
     return "".join(parts)
 
 
