@@ -245,13 +245,15 @@ async def test_told_to_sleep_and_still_hashing_is_running() -> None:
     ("section", "state"),
     [
         ({"GHS 5s": 0, "Elapsed": 30}, RunState.STARTING),
+        ({"GHS 5s": 90_000, "Elapsed": 120}, RunState.STARTING),
+        ({"GHS 5s": 90_000, "Elapsed": 5_000}, RunState.RUNNING),
         ({"GHS 5s": 0, "Elapsed": 5_000}, RunState.IDLE),
         ({"GHS 5s": "nan", "Elapsed": 5_000}, RunState.UNKNOWN),
         ({"Elapsed": 5_000}, RunState.UNKNOWN),
         ({"GHS av": 190_000, "Elapsed": 5_000}, RunState.UNKNOWN),
     ],
 )
-async def test_no_hashes_awake(section: dict[str, Any], state: RunState) -> None:
+async def test_few_or_no_hashes_awake(section: dict[str, Any], state: RunState) -> None:
     async with running(Miner(summary=summary_of(section))) as device:
         assert (await device.read()).state is state
 

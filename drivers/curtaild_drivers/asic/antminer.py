@@ -42,7 +42,9 @@ _KEYS = {"0": NORMAL, "1": OFF, "2": "high", "3": LOW}
 _SLEEP_W: Watts = 30.0
 _LOW_DRAW, _LOW_RATE = 0.75, 0.82  # of normal; assumed, the daemon learns the truth
 _RAMP_S: Seconds = 600.0
-"""No hashes this soon after the miner process began is starting, later it is idleness (3-10 min to full)."""
+"""Few or no hashes this soon after the miner process began is starting, later it is not (3-10 min to full)."""
+_FULL_SHARE = 0.9
+"""The share of its rated hashes at which a young miner process has arrived."""
 _RETRY_S: Seconds = 10.0
 """How long a configuration that could not be read is left alone by readings."""
 
@@ -103,8 +105,8 @@ class Antminer:
         summary = first(reply, "SUMMARY")
         rate = hashrate(summary.get("GHS 5s"), 1e9)  # "GHS av" goes on for long after the last hash
         mode, fault = await self._set_to(rate, until)
-        elapsed = number(summary.get("Elapsed"))
-        return Reading(taken_at, _state(rate, elapsed, mode), rate=rate, point_key=mode, fault=fault)
+        state = self._state(rate, number(summary.get("Elapsed")), mode)
+        return Reading(taken_at, state, rate=rate, point_key=mode, fault=fault)
 
     async def operating_points(self, until: Seconds) -> OperatingPoints:
         rating = self._access.rating()
@@ -154,6 +156,18 @@ class Antminer:
             self._ask_again_at = time.monotonic() + _RETRY_S
             self._fault = f"configuration not readable: {error}"
             return None, self._fault
+
+    def _state(self, rate: float | None, elapsed_s: float | None, mode: str | None) -> RunState:
+        is_young = elapsed_s is not None and elapsed_s < _RAMP_S
+        if rate:
+            rating = self._access.rating()
+            is_full = rating is None or rate > _FULL_SHARE * rating.rate_hs * (_LOW_RATE if mode == LOW else 1.0)
+            return RunState.RUNNING if is_full or not is_young or mode == OFF else RunState.STARTING
+        if mode == OFF:
+            return RunState.ASLEEP
+        if rate is None or elapsed_s is None:
+            return RunState.UNKNOWN
+        return RunState.STARTING if is_young else RunState.IDLE
 
     async def _configuration_now(self, until: Seconds) -> Configuration:
         writes = self._writes
@@ -230,12 +244,3 @@ def _refuse_if_it_would_lose_pools(configuration: Configuration) -> None:
     if any(set(pool["pass"]) == {"*"} and len(pool["pass"]) > 2 for pool in pools):
         raise Refused("its configuration hides the pool passwords; writing it back would replace them with stars")
 
-
-def _state(rate: float | None, elapsed_s: float | None, mode: str | None) -> RunState:
-    if rate:
-        return RunState.RUNNING
-    if mode == OFF:
-        return RunState.ASLEEP
-    if rate is None or elapsed_s is None:
-        return RunState.UNKNOWN
-    return RunState.STARTING if elapsed_s < _RAMP_S else RunState.IDLE

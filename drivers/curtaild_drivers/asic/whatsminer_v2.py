@@ -120,19 +120,27 @@ class WhatsminerV2:
         await self._learn_limit(until)
         percent = whatsminer.percent_for(self._access, point.draw_w, self._power_limit_w)
         if not self._is_off:
-            await self._command(until, "set_power_pct", percent=str(percent))
-            return Outcome.ACKNOWLEDGED
+            try:
+                await self._throttle(until, percent)
+                return Outcome.ACKNOWLEDGED
+            except Refused:
+                if self._is_off is False:
+                    raise
+            # It does not say whether it is off, and refuses as one that is.
         # A start forgets the percent, so it can only be said after it; a start takes minutes to reach full power.
         await self._command(until, "power_on")
         if percent < 100:
             try:
-                await self._command(until, "set_power_pct", percent=str(percent))
+                await self._throttle(until, percent)
             except DriverError as error:
                 raise OutcomeUnknown(f"woken, and not throttled to {percent} %: {error}") from error
         return Outcome.ACKNOWLEDGED
 
     async def close(self) -> None:
         self._token = None
+
+    async def _throttle(self, until: Seconds, percent: int) -> None:
+        await self._command(until, "set_power_pct", percent=str(percent))
 
     async def _ask(self, command: str, until: Seconds) -> Reply:
         settings = self._access.settings

@@ -109,8 +109,13 @@ class WhatsminerV3:
         await self._learn_limit(until)
         percent = whatsminer.percent_for(self._access, point.draw_w, self._power_limit_w)
         if not self._is_off:
-            await self._throttle(until, percent)
-            return Outcome.ACKNOWLEDGED
+            try:
+                await self._throttle(until, percent)
+                return Outcome.ACKNOWLEDGED
+            except Refused:
+                if self._is_off is False:
+                    raise
+            # It does not say whether it is off, and refuses as one that is.
         # A start forgets the percent, so it can only be said after it; a start takes minutes to reach full power.
         await self._command(until, "set.miner.service", "start")
         if percent < 100:
