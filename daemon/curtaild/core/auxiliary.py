@@ -14,6 +14,7 @@ from curtaild_drivers.contract import MeterReading, Seconds, Watts
 
 SMOOTHING = 0.4  # share of the newest sample in the smoothed meter power: about four seconds at one sample a second
 LEAST_WEIGHT = 0.1
+STUCK_AFTER = 6  # times `stale_after`: a real feeder's power and energy do not stand still for so long
 SETTLING_SAMPLES = 2  # after an actuation the estimate starts anew from this many samples' worth of trust
 
 
@@ -25,6 +26,8 @@ class MeteredFeeder:
     reading: MeterReading | None = None
     power_w: Watts | None = None
     read_at: Seconds | None = None
+    changed_at: Seconds = -math.inf
+    """When its answer was last another than before: a gateway repeats old values under new times."""
     smoothed_w: Watts = 0.0
     is_fresh: bool = False
     mean_w: Watts | None = None
@@ -42,8 +45,24 @@ class MeteredFeeder:
         if self.read_at is not None and reading.taken_at <= self.read_at:
             return False
         self.smoothed_w = (1 - SMOOTHING) * self.smoothed_w + SMOOTHING * power_w if self.is_fresh else power_w
+        before = self.reading
+        if before is None or (before.power_w, before.energy_j) != (power_w, reading.energy_j):
+            self.changed_at = reading.taken_at
         self.reading, self.power_w, self.read_at = reading, power_w, reading.taken_at
         return True
+
+    def refresh(self, now: Seconds) -> bool:
+        """Whether `is_fresh` changed. A stale meter is no meter, and one that repeats itself for long is stuck."""
+        stale_after_s = self.spec.meter_stale_after_s
+        age_s = self.age_s(now)
+        was_fresh = self.is_fresh
+        self.is_fresh = (
+            stale_after_s is not None
+            and age_s is not None
+            and age_s <= stale_after_s
+            and now - self.changed_at <= STUCK_AFTER * stale_after_s
+        )
+        return self.is_fresh != was_fresh
 
     def age_s(self, now: Seconds) -> Seconds | None:
         return now - self.read_at if self.read_at is not None else None
@@ -54,10 +73,10 @@ class MeteredFeeder:
 
         `last_move_at`: when the last of them settled. `is_quiet`: no actuation of weight is unconfirmed below.
         """
-        if not self.is_fresh or self.power_w is None or self.read_at is None or self.read_at <= self.counted_at:
+        if not self.is_fresh or self.power_w is None or self.changed_at <= self.counted_at:
             return
         self.floor_w = min(self.smoothed_w, self.power_w) - reserved_w
-        if not is_quiet or self.read_at <= last_move_at:
+        if not is_quiet or self.changed_at <= last_move_at:
             return
         if last_move_at > self.counted_at:
             self.samples = min(self.samples, SETTLING_SAMPLES)
@@ -66,15 +85,16 @@ class MeteredFeeder:
         error = self.power_w - measured_w - (self.mean_w if self.mean_w is not None else self.power_w - measured_w)
         self.mean_w = (self.mean_w if self.mean_w is not None else self.power_w - measured_w) + weight * error
         self.variance_w2 = (1 - weight) * (self.variance_w2 + weight * error * error)
-        self.counted_at = self.read_at
+        self.counted_at = self.changed_at
 
-    def upper_w(self, at_share: float) -> Watts:
+    def upper_w(self, at_share: float, least_w: Watts) -> Watts:
         """The auxiliary load to reckon with (W). `at_share` is the devices' draw over what it was when measured: an
-        estimate under the site's own figure means that devices over-report, and that shrinks with their draw."""
+        estimate under the site's own figure means that devices over-report, and that shrinks with their draw.
+        `least_w`: further than this devices do not over-report; a meter that says so is stuck or wired wrongly."""
         prior_w = self.spec.auxiliary_w
         if self.mean_w is None:
             return max(prior_w, self.floor_w)
         mean_w = self.mean_w if self.mean_w >= prior_w else prior_w + (self.mean_w - prior_w) * min(at_share, 1.0)
         if not self.is_fresh:
             return max(prior_w, mean_w + 2 * math.sqrt(self.variance_w2))
-        return max(mean_w + 2 * math.sqrt(self.variance_w2), self.floor_w)
+        return max(mean_w + 2 * math.sqrt(self.variance_w2), self.floor_w, least_w)

@@ -186,8 +186,9 @@ def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
     events += _take_telemetry(site, inputs, now)
     events += _refresh_meters(site, now)
     grace = site.is_in_grace(now)
+    agrees = {feeder: _meter_agrees(site, feeder) for feeder in site.tree.specs}
     for device in site.devices.values():
-        events += reserve.reserve(device, now, site.policy)
+        events += reserve.reserve(device, now, site.policy, agrees[device.spec.feeder])
         if grace and device.actuation is None and device.setpoint is None:
             device.planned_w = device.draw_w if device.draw_w is not None else 0.0
     site.tallies = tally(site.tree, site.meters, site.devices.values(), site.policy)
@@ -237,14 +238,21 @@ def _refresh_meters(site: Site, now: Seconds) -> list[Event]:
     """A stale meter is no meter."""
     events: list[Event] = []
     for feeder, meter in site.meters.items():
-        age_s = meter.age_s(now)
-        stale_after_s = meter.spec.meter_stale_after_s
-        is_fresh = age_s is not None and stale_after_s is not None and age_s <= stale_after_s
-        if is_fresh != meter.is_fresh:
-            meter.is_fresh = is_fresh
-            detail = "" if is_fresh else f"no valid sample for {age_s:.0f} s"
-            events.append(MeterChanged(now, feeder, is_fresh, detail))
+        if meter.refresh(now):
+            age_s = meter.age_s(now)
+            detail = (
+                ""
+                if meter.is_fresh
+                else f"last sample {age_s:.0f} s ago, last new value {now - meter.changed_at:.0f} s"
+            )
+            events.append(MeterChanged(now, feeder, meter.is_fresh, detail))
     return events
+
+
+def _meter_agrees(site: Site, feeder: FeederId) -> bool:
+    """Whether fresh meters above show every limit kept."""
+    meters = [site.meters[above] for above in site.tree.paths[feeder] if above in site.meters]
+    return bool(meters) and all(meter.is_fresh and meter.smoothed_w <= site.limit_w(meter.spec.id) for meter in meters)
 
 
 # ---- what may be drawn ----------------------------------------------------------------------------

@@ -18,6 +18,9 @@ from curtaild_drivers.contract import (
     Watts,
 )
 
+UNIT_SPREAD = 1.15
+"""Units of one model differ by this much from its table, ambient temperature included."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceSpec:
@@ -91,6 +94,8 @@ class Device:
     drawn_at: Seconds | None = None
     recent_w: tuple[Watts, ...] = ()
     """The draws of the last three readings since the setpoint became unknown or its actuation was answered."""
+    state_since: Seconds = 0.0
+    """The first reading that said what the last one says it is doing."""
     setpoint: OperatingPoint | None = None
     settled_at: Seconds = 0.0
     """When its draw last changed by our doing or its own: a meter sample taken later has seen it."""
@@ -129,6 +134,12 @@ class Device:
         """The most the device is expected to draw at `point`, as learned for this very device."""
         ratio = self.learned.get(point.key)
         return point.draw_w * ratio.upper if ratio is not None else point.draw_w
+
+    def most_w(self, point: OperatingPoint) -> Watts:
+        """The most that still passes for being at `point`; units differ before their own draw there is learned."""
+        ratio = self.learned.get(point.key)
+        is_learned = ratio is not None and ratio.samples >= 3
+        return self.upper_w(point) * (1.0 if is_learned else UNIT_SPREAD) + self.tolerance_w()
 
     def headed_for(self) -> OperatingPoint | None:
         """Where it will be once what is in flight has settled."""
@@ -176,10 +187,6 @@ def reported_point(device: Device, reading: Reading) -> OperatingPoint | None:
         return None
     if reading.state is RunState.ASLEEP and points.lowest.is_off:
         return points.lowest
-    if reading.point_key is not None:
-        named = next((point for point in points.points if point.key == reading.point_key), None)
-        if named is not None and not (named.divisible and reading.limit_w is not None):
-            return named
     if reading.limit_w is not None and any(point.divisible for point in points.points):
-        return point_at(points, reading.limit_w)
-    return None
+        return point_at(points, reading.limit_w + points.step_w / 2)
+    return next((point for point in points.points if point.key == reading.point_key), None)

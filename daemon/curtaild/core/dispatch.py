@@ -185,7 +185,7 @@ def give_back(
         held_w = device.reserved_w if device.spec.id not in targets else _worst_w(device, present, policy)
         target = upper
         if _worst_w(device, upper, policy) - held_w > free_here_w:
-            if not upper.divisible:
+            if not upper.divisible or _worst_w(device, present, policy) - held_w > free_here_w:
                 continue
             ratio = _worst_w(device, upper, policy) / upper.draw_w
             target = point_at(points, (held_w + free_here_w) / ratio)
@@ -202,7 +202,7 @@ def give_back(
 
 def _worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:
     """What a raise to `point` must be counted with until the meter has seen it."""
-    return device.upper_w(point) * (1 + policy.reading_error_fraction)
+    return max(device.reserved_w, device.upper_w(point)) * (1 + policy.reading_error_fraction)
 
 
 def _push_upper(

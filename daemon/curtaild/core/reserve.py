@@ -11,6 +11,7 @@ from curtaild.core.policy import Policy
 from curtaild_drivers.contract import OperatingPoint, Reading, RunState, Seconds, Watts
 
 STEADY_READINGS = 3
+SLOWEST_FALL_S = 60.0  # stock Antminers reach standby 10–60 s after they say that they sleep
 LONGEST_BACK_OFF_S = 600.0
 _POLL_CONDITIONS = (Condition.UNREACHABLE, Condition.AUTH_FAILED, Condition.BAD_REPLY)
 
@@ -24,6 +25,8 @@ def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> l
         return []  # overtaken on the way: it would prove the past
     events = [end for condition in _POLL_CONDITIONS for end in end_condition(device, condition, now)]
     device.failed_polls = 0
+    if device.reading is None or device.reading.state is not reading.state:
+        device.state_since = reading.taken_at
     device.reading = reading
     draw_w = estimated_draw(device, reading, policy.reading_error_fraction)
     if draw_w is not None:
@@ -43,11 +46,11 @@ def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> l
 
 def _infer_setpoint(device: Device, reading: Reading) -> None:
     """Nobody knows where it is set: believe the device's own word, else a steady draw."""
-    if device.draw_w is None or reading.state is RunState.STARTING:
+    if device.draw_w is None or reading.state is RunState.STARTING or _is_falling_asleep(device, reading):
         return
     said = reported_point(device, reading)
     points = device.spec.points
-    is_plausible = said is not None and device.draw_w <= device.upper_w(said) + device.tolerance_w()
+    is_plausible = said is not None and device.draw_w <= device.most_w(said)
     if not is_plausible and _is_steady(device) and points is not None:
         above = [point for point in points.points if point.draw_w + device.tolerance_w() >= device.draw_w]
         said = above[0] if above else points.highest
@@ -61,6 +64,15 @@ def _infer_setpoint(device: Device, reading: Reading) -> None:
     device.settled_at = reading.taken_at
 
 
+def _may_still_fall(device: Device, reading: Reading, since: Seconds) -> bool:
+    """It says so, but measures nothing: its draw is given the time to follow."""
+    return reading.power_w is None and reading.taken_at < since + min(device.spec.settle_down_s, SLOWEST_FALL_S)
+
+
+def _is_falling_asleep(device: Device, reading: Reading) -> bool:
+    return reading.state is RunState.ASLEEP and _may_still_fall(device, reading, device.state_since)
+
+
 def _is_steady(device: Device) -> bool:
     recent = device.recent_w
     return len(recent) == STEADY_READINGS and max(recent) - min(recent) <= device.tolerance_w()
@@ -68,24 +80,35 @@ def _is_steady(device: Device) -> bool:
 
 def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, now: Seconds) -> list[Event]:
     """Settled: learn its draw there, or notice that it left by itself."""
-    if reading.power_w is not None and reading.power_w > device.upper_w(setpoint) + device.tolerance_w():
+    if reading.power_w is not None and reading.power_w > device.most_w(setpoint):
         device.setpoint = None
         device.recent_w = (reading.power_w,)
         device.settled_at = reading.taken_at
-        detail = f"draws {reading.power_w:.0f} W at {setpoint.key}, where {device.upper_w(setpoint):.0f} W was expected"
+        detail = (
+            f"draws {reading.power_w:.0f} W at {setpoint.key}, where {device.upper_w(setpoint):.0f} W were expected"
+        )
         return begin_condition(device, Condition.DRIFTED, now, detail)
     said = reported_point(device, reading)
-    if said is not None and said.key != setpoint.key and reading.state is not RunState.STARTING:
+    if said is not None and _has_left(device, setpoint, said, reading):
         device.setpoint = None
         device.recent_w = ()
         device.settled_at = reading.taken_at
-        return begin_condition(device, Condition.DRIFTED, now, f"was set to {setpoint.key}, says it is at {said.key}")
+        detail = f"was set to {setpoint.key} ({setpoint.draw_w:.0f} W), says {said.key} ({said.draw_w:.0f} W)"
+        return begin_condition(device, Condition.DRIFTED, now, detail)
     at_work = RunState.ASLEEP if setpoint.is_off else RunState.RUNNING
     if reading.power_w is not None and reading.state is at_work and setpoint.draw_w > 0:
         ratio = reading.power_w / setpoint.draw_w
         if 0.3 < ratio < 1.5:
             device.learned.setdefault(setpoint.key, DrawRatio()).observe(ratio)
     return []
+
+
+def _has_left(device: Device, setpoint: OperatingPoint, said: OperatingPoint, reading: Reading) -> bool:
+    """Whether the device's own word is no longer the setpoint: somebody else's command, or a restart that forgot a
+    temporary limit. A higher word is believed even while it starts."""
+    if said.draw_w > setpoint.draw_w + device.tolerance_w():
+        return True
+    return said.key != setpoint.key and reading.state is not RunState.STARTING
 
 
 # ---- the life of an actuation ---------------------------------------------------------------------
@@ -129,11 +152,13 @@ def _judge_actuation(
 def _has_fallen(device: Device, actuation: Actuation, reading: Reading) -> bool:
     if device.draw_w is None or reading.state in (RunState.STARTING, RunState.UNKNOWN):
         return False  # a restarting device draws little for a moment only
-    if device.draw_w > device.upper_w(actuation.target) + device.tolerance_w():
+    if device.draw_w > device.most_w(actuation.target):
         return False
     said = reported_point(device, reading)
     if said is not None and said.draw_w > actuation.target.draw_w + device.tolerance_w():
         return False  # low by chance: its own setting says it may rise again
+    if actuation.answered_at is not None and _may_still_fall(device, reading, actuation.answered_at):
+        return False
     if actuation.stage is ActuationStage.OUTCOME_UNKNOWN and said is None:
         return _is_steady(device)
     return True
@@ -168,8 +193,9 @@ def _confirm(device: Device, actuation: Actuation, reading: Reading, now: Second
 
 
 def settle_by(device: Device, actuation: Actuation, policy: Policy) -> Seconds:
-    """When a command must show: twice the settle time and a poll after its answer."""
-    settle_s = device.spec.settle_up_s if actuation.is_raise else device.spec.settle_down_s
+    """When a command must show: twice the settle time and a poll after its answer. A restart takes like a raise."""
+    is_starting = device.reading is not None and device.reading.state is RunState.STARTING
+    settle_s = device.spec.settle_up_s if actuation.is_raise or is_starting else device.spec.settle_down_s
     since = actuation.answered_at if actuation.answered_at is not None else actuation.issued_at + settle_s
     return since + 2 * settle_s + policy.poll_slack_s
 
@@ -222,14 +248,21 @@ def changed(device: Device, actuation: Actuation, stage: ActuationStage, now: Se
 # ---- the reservation ------------------------------------------------------------------------------
 
 
-def reserve(device: Device, now: Seconds, policy: Policy) -> list[Event]:
-    """Bring `reserved_w` and `planned_w` up to `now`: the table of DESIGN 4, row by row."""
+def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) -> list[Event]:
+    """Bring `reserved_w` and `planned_w` up to `now`: the table of DESIGN 4, row by row.
+
+    `meter_agrees`: a fresh meter above shows its limit kept, so that a shed under way may take its time.
+    """
     events: list[Event] = []
     if device.actuation is not None:
         events = expire(device, now, policy)
     stale_s = device.spec.stale_after_s
-    age_s = now - device.drawn_at if device.drawn_at is not None else None
     actuation = device.actuation
+    if actuation is not None and device.reading is not None:
+        proved_at: Seconds | None = device.reading.taken_at  # on its way: the draw may be unknown, the device is not
+    else:
+        proved_at = device.drawn_at
+    age_s = now - proved_at if proved_at is not None else None
     if age_s is None:
         device.reserved_w = max(device.reserved_w, device.spec.rated_w)
     elif age_s > stale_s:
@@ -244,6 +277,7 @@ def reserve(device: Device, now: Seconds, policy: Policy) -> list[Event]:
         and not actuation.is_raise
         and actuation.stage in (ActuationStage.ISSUED, ActuationStage.ANSWERED)
         and device.is_trusted
+        and (meter_agrees or now <= _fallen_by(device, actuation, policy))
     )
     if is_counted_on and actuation is not None:
         device.planned_w = min(device.reserved_w, device.upper_w(actuation.target))
@@ -259,10 +293,20 @@ def _known_w(device: Device) -> Watts:
         going_to_w = device.upper_w(actuation.target) if _may_rise(actuation) else 0.0
         return max(draw_w, actuation.reserved_before_w, going_to_w)
     if device.setpoint is not None:
+        is_restarting = device.reading is not None and device.reading.state is RunState.STARTING
+        if is_restarting and device.reading is not None and reported_point(device, device.reading) is None:
+            return max(draw_w, device.spec.rated_w)  # it may have forgotten what it was told
         return max(draw_w, device.upper_w(device.setpoint))
-    if _is_steady(device):
-        return max(device.recent_w)
+    reading = device.reading
+    if reading is not None and reading.state in (RunState.RUNNING, RunState.ASLEEP) and _is_steady(device):
+        return max(draw_w, device.spec.rated_w) if _is_falling_asleep(device, reading) else max(device.recent_w)
     return max(draw_w, device.spec.rated_w)
+
+
+def _fallen_by(device: Device, actuation: Actuation, policy: Policy) -> Seconds:
+    """Until when a shed is believed to be on its way without any proof."""
+    since = actuation.answered_at if actuation.answered_at is not None else actuation.issued_at
+    return since + min(device.spec.settle_down_s, SLOWEST_FALL_S) + policy.poll_slack_s
 
 
 def _may_rise(actuation: Actuation) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from curtaild.core.auxiliary import MeteredFeeder
 from curtaild.core.device import Device
+from curtaild.core.events import Condition
 from curtaild.core.feeders import FeederTree
 from curtaild.core.policy import Policy
 from curtaild_drivers.contract import FeederId, Seconds, Watts
@@ -19,7 +20,8 @@ class FeederTally:
 
     `reserved_w`, `planned_w`, `measured_w`: plain sums. `unseen_w`: what devices may draw beyond their own word where
     no meter has seen them since they moved; `just_moved_w` what they may have been drawing more when the meter was last
-    read. `in_doubt_w`: how far unconfirmed actuations leave the sum open.
+    read. `in_doubt_w`: how far unread devices and unconfirmed
+    actuations leave the sum open.
     `total_reserved_w`, `total_planned_w`: with auxiliary load, what is held against the limit.
     """
 
@@ -96,8 +98,8 @@ def _seen_until(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, Me
 
 def _sampled_at(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder]) -> Seconds:
     """The oldest of the newest samples of the fresh meters above."""
-    samples = [meters[above].read_at for above in tree.paths[feeder] if above in meters and meters[above].is_fresh]
-    return min((read_at for read_at in samples if read_at is not None), default=math.inf)
+    samples = [meters[above].changed_at for above in tree.paths[feeder] if above in meters and meters[above].is_fresh]
+    return min(samples, default=math.inf)
 
 
 def _count(own: FeederTally, device: Device, seen_until: Seconds | None, error_fraction: float) -> None:
@@ -107,6 +109,8 @@ def _count(own: FeederTally, device: Device, seen_until: Seconds | None, error_f
     own.planned_w += device.planned_w
     draw_w = device.draw_w if device.draw_w is not None else device.reserved_w
     own.measured_w += draw_w
+    if device.draw_w is None or Condition.STALE in device.conditions:
+        own.in_doubt_w += device.reserved_w
     if device.actuation is not None:
         own.in_flight += 1
         own.in_doubt_w += abs(device.reserved_w - min(draw_w, device.actuation.target.draw_w))
@@ -128,7 +132,7 @@ def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None
     meter.estimate(own.measured_w, own.reserved_w + own.just_moved_w, own.last_move_at, is_quiet)
     planned_share = own.planned_w / own.measured_w if own.measured_w > 0 else 1.0
     if not meter.is_fresh:
-        own.auxiliary_w = max(own.auxiliary_w, meter.upper_w(1.0))
+        own.auxiliary_w = max(own.auxiliary_w, meter.upper_w(1.0, 0.0))
         error_w = policy.reading_error_fraction * own.reserved_w
         own.total_reserved_w = max(own.total_reserved_w, own.reserved_w + error_w + own.auxiliary_w)
         own.total_planned_w = max(
@@ -137,8 +141,11 @@ def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None
         return
     if meter.mean_w is None:
         own.total_reserved_w = max(own.total_reserved_w, meter.smoothed_w)
-        own.total_planned_w = max(own.total_planned_w, meter.smoothed_w - own.reserved_w + own.planned_w)
+        own.total_planned_w = max(
+            own.total_planned_w, meter.smoothed_w - own.reserved_w - own.just_moved_w + own.planned_w
+        )
         return
-    own.auxiliary_w = meter.upper_w(1.0)
+    least_w = -policy.reading_error_fraction * own.measured_w
+    own.auxiliary_w = meter.upper_w(1.0, least_w)
     own.total_reserved_w = own.reserved_w + own.unseen_w + own.auxiliary_w
-    own.total_planned_w = own.planned_w + meter.upper_w(planned_share)
+    own.total_planned_w = own.planned_w + meter.upper_w(planned_share, least_w * min(planned_share, 1.0))
