@@ -55,6 +55,7 @@ class EmulatedFarm:
         self.plan = plan
         self._one_socket = one_socket
         self._began = time.monotonic()
+        self._skipped_s = 0.0
         self.plant: Plant = plan.plant(start=self._began)
         self._exit = AsyncExitStack()
         self._ports = plan.ports
@@ -63,7 +64,7 @@ class EmulatedFarm:
         self.meter_addresses: Mapping[str, str] = MappingProxyType(
             {f.id: f.address for f in plan.feeders if f.address is not None}
         )
-        self._board = Board(self.plant, self.now, plan.latency_s)
+        self._board = Board(self.now, plan.latency_s)
         for device in members:
             miner = self.plant.miner(device.id)
             firmware = miner.model.firmware
@@ -76,7 +77,13 @@ class EmulatedFarm:
 
     def now(self) -> Seconds:
         """Plant time: real time since the farm was made, times the plan's speed, on the monotonic clock's scale."""
-        return self._began + (time.monotonic() - self._began) * self.plan.speed
+        return self._began + (time.monotonic() - self._began) * self.plan.speed + self._skipped_s
+
+    def skip(self, seconds: Seconds) -> None:
+        """Let so much plant time pass at once: what was warming up has warmed up."""
+        if not seconds >= 0.0:
+            raise ValueError(f"time does not run backwards: {seconds} s")
+        self._skipped_s += seconds
 
     @property
     def ports(self) -> Ports:

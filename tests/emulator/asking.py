@@ -6,23 +6,22 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 from curtaild_emulator import EmulatedFarm, FarmPlan, Ports
 
 ANY = Ports(http=0, rpc=0, whatsminer_v3=0, modbus=0, control=0)
 DEADLINE_S = 10.0
+LONGEST_RESTART_S = 1_000.0
 
 
-def farm_of(*models: str, network: str = "127.62.0.0/24", speed: float = 2_000.0) -> EmulatedFarm:
-    """One device per model on any free ports, fast enough that physics settle in a fraction of a second."""
+def farm_of(*models: str) -> EmulatedFarm:
+    """One device per model on any free ports, in real time; `settle` takes it past any restart."""
     plan = FarmPlan.mixed(
         len(models),
         feeders=1,
-        network=network,
+        network="127.62.0.0/24",
         models=models,  # type: ignore[arg-type]  # the plan itself rejects names it does not know
-        speed=speed,
         latency_s=0.0,
         ports=ANY,
     )
@@ -34,11 +33,10 @@ def only(farm: EmulatedFarm) -> str:
     return next(iter(farm.addresses))
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for the emulated physics to bring a condition about."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not holds():  # noqa: ASYNC110  # physics are computed when looked at: nothing could set an event
-            await asyncio.sleep(0.002)
+def settle(farm: EmulatedFarm, device_id: str | None = None) -> float:
+    """Let everything happen that was set going; the watts a device (the first) then truly draws."""
+    farm.skip(LONGEST_RESTART_S)
+    return farm.true_power_w(device_id or only(farm))
 
 
 async def send(farm: EmulatedFarm, data: bytes, *, port: int | None = None, within_s: float = DEADLINE_S) -> bytes:

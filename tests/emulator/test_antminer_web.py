@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from curtaild_emulator import EmulatedFarm, Fault
-from emulator.asking import farm_of, only, until
+from emulator.asking import farm_of, only, settle
 
 
 class Web:
@@ -55,11 +55,10 @@ def written(conf: dict[str, Any], mode: object) -> dict[str, Any]:
 
 async def test_modes_sleep_low_and_normal(web: Web) -> None:
     name = only(web.farm)
-    miner = web.farm.plant.miner(name)
     for mode, watts in ((1, 30.0), (3, 2_200.0), ("0", 3_050.0)):
         conf = await web.get("get_miner_conf")
         assert (await web.post(written(conf, mode)))["stats"] == "success"
-        await until(lambda: web.farm.true_power_w(name) >= 0 and miner.is_settled)
+        settle(web.farm)
         assert web.farm.true_power_w(name) == pytest.approx(watts, rel=0.07)
         after = await web.get("get_miner_conf")
         assert after["bitmain-work-mode"] == str(mode)

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from curtaild_emulator import EmulatedFarm, Fault
-from emulator.asking import farm_of, framed, is_shut, only, rpc, send, until
+from emulator.asking import farm_of, framed, is_shut, only, rpc, send, settle
 
 SUMMARY = b'{"command":"summary"}'
 
@@ -44,7 +44,7 @@ async def test_garbage_is_not_the_protocol_and_yet_the_command_is_taken() -> Non
         farm.set_fault(only(farm), Fault.GARBAGE)
         answer = await send(farm, json.dumps({"command": "curtail", "parameter": f"{token},sleep"}).encode())
         assert not answer.startswith(b"{")
-        await until(lambda: farm.true_power_w(only(farm)) == 25.0)
+        assert settle(farm) == 25.0
 
 
 async def test_a_command_hangs_and_was_applied() -> None:
@@ -53,7 +53,7 @@ async def test_a_command_hangs_and_was_applied() -> None:
         farm.set_fault(only(farm), Fault.HANG_WRITE_APPLIED)
         with pytest.raises(TimeoutError):
             await send(farm, json.dumps({"command": "curtail", "parameter": f"{token},sleep"}).encode(), within_s=0.1)
-        await until(lambda: farm.true_power_w(only(farm)) == 25.0)
+        assert settle(farm) == 25.0
         assert (await rpc(farm, "config"))["CONFIG"][0]["CurtailMode"] == "Sleep"
 
 
@@ -62,7 +62,7 @@ async def test_closes_instead_of_answering_a_stop() -> None:
         token = await session(farm)
         farm.set_fault(only(farm), Fault.CLOSE_AFTER_POWER_OFF)
         assert await send(farm, json.dumps({"command": "curtail", "parameter": f"{token},sleep"}).encode()) == b""
-        await until(lambda: farm.true_power_w(only(farm)) == 25.0)
+        assert settle(farm) == 25.0
         assert (await rpc(farm, "curtail", f"{token},wakeup"))["STATUS"][0]["STATUS"] == "S"
 
 
@@ -125,7 +125,7 @@ async def test_a_numeric_percentage_is_refused_and_a_string_taken() -> None:
         command = "set.miner.power_percent"
         assert (await framed(farm, command, {"percent": 60, "mode": "fast"}, "super"))["code"] == -1
         assert (await framed(farm, command, {"percent": "60", "mode": "fast"}, "super"))["code"] == 0
-        await until(lambda: farm.true_power_w(only(farm)) == pytest.approx(0.6 * 3_422.0, rel=0.04))
+        assert settle(farm) == pytest.approx(0.6 * 3_422.0, rel=0.04)
         farm.set_fault(only(farm), Fault.NUMERIC_PERCENT_REFUSED, on=False)
         assert (await framed(farm, command, {"percent": 80, "mode": "fast"}, "super"))["code"] == 0
 
@@ -138,14 +138,13 @@ async def test_the_clock_is_wrong() -> None:
 
 
 async def test_the_api_is_gone_while_it_boots_and_comes_back() -> None:
-    async with farm_of("luxos-s21", speed=200.0) as farm:
+    async with farm_of("luxos-s21") as farm:
         token = await session(farm)
         farm.set_fault(only(farm), Fault.REBOOT_ON_LIMIT)
         farm.set_fault(only(farm), Fault.API_GONE_WHILE_BOOTING)
         await rpc(farm, "profileset", f"{token},310MHz")
         assert await is_shut(farm)
-        miner = farm.plant.miner(only(farm))
-        await until(lambda: farm.true_power_w(only(farm)) > 0 and miner.is_settled)
+        settle(farm)
         assert (await rpc(farm, "profileget"))["PROFILE"] == [{"Profile": "310MHz"}]
 
 

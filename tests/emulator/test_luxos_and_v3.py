@@ -8,7 +8,7 @@ import json
 import pytest
 
 from curtaild_emulator.wires.unit import Board
-from emulator.asking import farm_of, framed, only, rpc, send, until
+from emulator.asking import farm_of, framed, only, rpc, send, settle
 
 
 async def test_one_session_at_a_time_and_it_ends_by_itself() -> None:
@@ -35,7 +35,7 @@ async def test_profiles_have_their_watts_and_are_held() -> None:
         assert [row["Profile Name"] for row in profiles][::5] == ["250MHz", "490MHz"]
         target = profiles[1]
         await rpc(farm, "profileset", f"{token},{target['Profile Name']}")
-        await until(lambda: farm.true_power_w(only(farm)) == pytest.approx(target["Watts"], rel=0.07))
+        assert settle(farm) == pytest.approx(target["Watts"], rel=0.07)
         assert (await rpc(farm, "profileset", f"{token},nonsense"))["STATUS"][0]["STATUS"] == "E"
         assert (await rpc(farm, "profileget"))["PROFILE"] == [{"Profile": target["Profile Name"]}]
 
@@ -91,15 +91,14 @@ async def test_v3_answers_many_requests_on_one_connection_and_heartbeats_none() 
 
 async def test_v3_service_limit_and_mode() -> None:
     async with farm_of("whatsminer-m60") as farm:
-        name = only(farm)
         assert (await framed(farm, "set.miner.service", "stop", "super"))["msg"] == "ok"
         assert (await framed(farm, "get.device.info", "miner"))["msg"]["miner"]["working"] == "false"
-        await until(lambda: farm.true_power_w(name) == 60.0)
+        assert settle(farm) == 60.0
         refused = await framed(farm, "set.miner.power_percent", {"percent": "50", "mode": "fast"}, "super")
         assert refused["code"] == -1  # only while it is awake
         assert (await framed(farm, "set.miner.power_limit", 2_000, "super"))["code"] == 0
         assert (await framed(farm, "set.miner.service", "start", "super"))["code"] == 0
-        await until(lambda: farm.true_power_w(name) == pytest.approx(2_000.0, rel=0.04))
+        assert settle(farm) == pytest.approx(2_000.0, rel=0.04)
         assert (await framed(farm, "get.miner.status", "summary"))["msg"]["summary"]["power-limit"] == 2_000
 
 

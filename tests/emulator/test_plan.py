@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import aiohttp
 import pytest
+import uvloop
+from pymodbus.client import AsyncModbusTcpClient
 
 import curtaild_emulator
-from curtaild_emulator import BadPlan, FarmPlan, Fault, run_farm
-from emulator.asking import farm_of, only
+from curtaild_emulator import BadPlan, EmulatedFarm, FarmPlan, Fault, run_farm
+from emulator.asking import farm_of, only, rpc
 
 EXAMPLE = Path(curtaild_emulator.__file__).with_name("farm.example.toml")
 SMALL = """
@@ -102,6 +105,32 @@ async def test_faults_are_switched_through_the_control_api() -> None:
             (device,) = await reply.json()
         assert device["true_power_w"] == pytest.approx(farm.true_power_w(name), abs=0.1)
         assert device["state"] == "running"
+
+
+def test_plant_time_runs_at_the_plan_s_speed_and_can_be_skipped() -> None:
+    plan = FarmPlan.mixed(1, feeders=0, speed=1_000.0)
+    farm = EmulatedFarm(plan)  # not opened: its clock runs all the same
+    outer_began, began, inner_began = time.monotonic(), farm.now(), time.monotonic()
+    inner, passed, outer = time.monotonic() - inner_began, farm.now() - began, time.monotonic() - outer_began
+    assert 1_000.0 * inner <= passed + 1e-3
+    assert passed <= 1_000.0 * outer + 1e-3
+    assert passed > 0.0
+    farm.skip(3_600.0)
+    assert farm.now() - began > 3_600.0
+    with pytest.raises(ValueError, match="backwards"):
+        farm.skip(-1.0)
+
+
+def test_a_farm_runs_under_uvloop() -> None:
+    async def ask() -> None:
+        async with farm_of("luxos-s21") as farm:
+            assert (await rpc(farm, "power"))["POWER"][0]["Watts"] > 3_000
+            client = AsyncModbusTcpClient(farm.meter_addresses["site"], port=farm.ports.modbus, timeout=5)
+            assert await client.connect()
+            assert len((await client.read_input_registers(52, count=2)).registers) == 2
+            client.close()
+
+    uvloop.run(ask())
 
 
 @pytest.mark.parametrize(

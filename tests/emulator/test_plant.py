@@ -372,6 +372,17 @@ def test_meter_faults() -> None:
     assert plant.read_meter("site", 900.0).power_w == pytest.approx(full_w)
 
 
+def test_where_it_is_heading_is_the_most_it_may_come_to() -> None:
+    plant = plant_of("whatsminer-m50")
+    miner = plant.miner("a")
+    full_w = miner.power_w
+    assert miner.heading_w == full_w
+    miner.sleep(0.0)
+    assert miner.heading_w == 60.0
+    miner.wake(100.0)
+    assert miner.heading_w == pytest.approx(full_w)
+
+
 def test_time_past_changes_nothing() -> None:
     plant = plant_of("luxos-s19")
     plant.apply("a", point(plant, OFF), 10.0)

@@ -9,7 +9,7 @@ import pyasic  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from curtaild_emulator import MODELS, CannotListen, EmulatedFarm, FarmPlan, Firmware, Ports
-from emulator.asking import until
+from emulator.asking import settle
 
 CLASSES = {
     "antminer-s19": "BMMinerS19",
@@ -37,7 +37,6 @@ async def farm() -> AsyncIterator[EmulatedFarm]:
         len(MODELS),
         network="127.61.0.0/24",
         models=tuple(MODELS),  # type: ignore[arg-type]
-        speed=2_000.0,
         latency_s=0.0,
         ports=Ports(modbus=0, control=0),
     )
@@ -74,18 +73,16 @@ async def test_identifies_reads_stops_and_resumes(farm: EmulatedFarm, model: str
     assert data.is_mining
 
     assert await miner.stop_mining()
-    await until(lambda: farm.true_power_w(name) < 100.0)
+    assert settle(farm, name) < 100.0
     assert await miner.resume_mining()
-    await until(lambda: farm.true_power_w(name) == pytest.approx(true_w))
+    assert settle(farm, name) == pytest.approx(true_w)
 
 
 @pytest.mark.parametrize("model", ["whatsminer-m50", "whatsminer-m60", "luxos-s21"])
 async def test_a_power_limit_is_obeyed(farm: EmulatedFarm, model: str) -> None:
     name, miner = await find(farm, model)
     assert await miner.set_power_limit(2_000)
-    settled = farm.plant.miner(name)
-    await until(lambda: farm.true_power_w(name) > 1_800.0 and settled.is_settled)
-    assert farm.true_power_w(name) == pytest.approx(1_970.0, rel=0.08)
+    assert settle(farm, name) == pytest.approx(1_970.0, rel=0.08)
 
 
 async def test_an_antminer_keeps_its_pools_when_the_client_read_them_first(farm: EmulatedFarm) -> None:

@@ -11,7 +11,7 @@ from pyasic.rpc.btminer import BTMinerRPCAPI  # type: ignore[import-untyped]
 
 from curtaild_emulator import EmulatedFarm, Fault
 from curtaild_emulator.wires.unit import Board
-from emulator.asking import farm_of, only, rpc, until
+from emulator.asking import farm_of, only, rpc, settle
 
 
 def client(farm: EmulatedFarm) -> BTMinerRPCAPI:
@@ -24,11 +24,10 @@ async def test_percent_is_fast_and_a_limit_restarts() -> None:
     async with farm_of("whatsminer-m50") as farm:
         name = only(farm)
         assert (await client(farm).set_power_pct(60))["Msg"] == "API command OK"
-        await until(lambda: farm.true_power_w(name) == pytest.approx(0.6 * 3_306.0, rel=0.04))
+        assert settle(farm) == pytest.approx(0.6 * 3_306.0, rel=0.04)
         assert (await rpc(farm, "status"))["Msg"]["hash_percent"] == "60"
         await client(farm).adjust_power_limit(2_500)
-        miner = farm.plant.miner(name)
-        await until(lambda: farm.true_power_w(name) > 0 and miner.is_settled)
+        settle(farm)
         assert farm.true_power_w(name) == pytest.approx(2_500.0, rel=0.04)
         summary = (await rpc(farm, "summary"))["SUMMARY"][0]
         assert summary["Power Limit"] == 2_500
@@ -37,13 +36,12 @@ async def test_percent_is_fast_and_a_limit_restarts() -> None:
 
 async def test_modes_power_off_and_on() -> None:
     async with farm_of("whatsminer-m50") as farm:
-        name = only(farm)
         await client(farm).power_off()
         assert (await rpc(farm, "status"))["Msg"]["mineroff"] == "true"
-        await until(lambda: farm.true_power_w(name) == 60.0)
+        assert settle(farm) == 60.0
         await client(farm).power_on()
         await client(farm).set_low_power()
-        await until(lambda: farm.true_power_w(name) == pytest.approx(0.7 * 3_306.0, rel=0.07))
+        assert settle(farm) == pytest.approx(0.7 * 3_306.0, rel=0.07)
         assert (await rpc(farm, "summary"))["SUMMARY"][0]["Power Mode"] == "Low"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from curtaild_emulator.faults import Fault
 from curtaild_emulator.wires.unit import Answer, Board, Effect, Unit, Wire
@@ -30,7 +30,7 @@ class Exchange(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's are such by behaviour, not by descent
         name = transport.get_extra_info("sockname")
         unit = self.board.unit_at(name[0], self.wire) if name else None
         if unit is None or self._refuses(unit):

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import cast
 
 from curtaild_drivers.contract import Seconds, Watts
 from curtaild_emulator.faults import MeterFault
@@ -119,7 +120,7 @@ class ModbusExchange(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's are such by behaviour, not by descent
         name = transport.get_extra_info("sockname")
         self._meter = self._board.meters.get(name[0]) if name else None
         if self._meter is None:

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, NamedTuple
 from curtaild_drivers.contract import RunState, Seconds
 from curtaild_emulator.faults import Fault
 from curtaild_emulator.miner import Miner
-from curtaild_emulator.plant import Plant
 
 _CLOCK_ERROR_S = 4 * 365 * 86_400
 
@@ -98,14 +97,6 @@ class Unit:
         """A locally administered address made of its network address."""
         return ":".join(["02", "c0", *(f"{int(part):02x}" for part in self.address.split("."))])
 
-    @property
-    def mode_before_sleep(self) -> str:
-        return self.miner.setting.preset
-
-    def accepts(self, password: str) -> bool:
-        """Is this the device's password (and nobody changed it)."""
-        return password == self.password and not self.miner.has(Fault.WRONG_PASSWORD)
-
     def rpc(self, request: dict[str, Any]) -> Answer | None:
         """Answer one request on the RPC port; `None` closes the connection without a word."""
         raise NotImplementedError
@@ -115,7 +106,6 @@ class Unit:
 class Board:
     """Which device answers at which address, the time, and how long answers take."""
 
-    plant: Plant
     clock: Callable[[], Seconds]
     latency_s: Seconds
     units: dict[str, Unit] = field(default_factory=dict)
