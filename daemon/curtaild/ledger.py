@@ -57,7 +57,7 @@ def _object(value: Any, offset_s: float) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for name in names:
         item = getattr(value, name)
-        if item is None or type(item) is bool:
+        if item is None or item is True or item is False:
             found[name] = item
         elif name in _MOMENTS:
             found[name] = rfc3339(item + offset_s)
@@ -74,15 +74,14 @@ def _plain(item: Any, offset_s: float) -> Json:
     if isinstance(item, float):
         return item if math.isfinite(item) else None
     if isinstance(item, Enum):
-        return _plain(item.value, offset_s)
+        value: str = item.value
+        return value
+    if isinstance(item, int):
+        return item
     if isinstance(item, (Limit, Unlimited)):
         return {"limit_w": _limit_w(item)}  # an object, so that unlimited and unknown (null) stay two things
     if is_dataclass(item):
         return _object(item, offset_s)
-    if isinstance(item, (tuple, list)):
-        return [_plain(each, offset_s) for each in item]
-    if isinstance(item, int):
-        return item
     raise TypeError(f"a record cannot hold a {type(item).__name__}")
 
 

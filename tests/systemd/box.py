@@ -29,9 +29,11 @@ def why_not() -> str | None:
     """Why no box can be booted here, or `None`."""
     if os.geteuid() != 0:
         return "a box with a real systemd needs root"
-    for tool in ("systemd-nspawn", "nsenter"):
+    for tool in ("systemd-nspawn", "nsenter", "setpriv"):
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+        return "this root may not mount: a container without the right to nest others"
     return None
 
 
@@ -61,6 +63,7 @@ class Box:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener, self._console.open("wb") as console:
             listener.bind(str(ready))
             command = [
+                *("setpriv", "--pdeathsig", "TERM"),  # the box goes when the tests are killed
                 *("systemd-nspawn", "--quiet", "--boot", "--settings=no", f"--directory={self.root}"),
                 *("--register=no", "--keep-unit", "--link-journal=no", f"--machine={name}", "--console=pipe"),
                 *("--notify-ready=yes", *(f"--bind-ro={source}:{place}" for source, place in binds.items())),
