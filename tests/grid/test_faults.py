@@ -7,17 +7,21 @@ import logging
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from curtaild.core.allocation import AllocationReceived
 from curtaild.grid.broker_link import retry_delay_s
+from curtaild.grid.connection import GridLink
 from curtaild.grid.mqtt import ConnectionFailed, Obstacle
 from grid.authority import Authority
 from grid.rig import (
+    CLOCK,
     PATIENCE_S,
+    ROOT,
     Place,
     Settings,
     a_status,
@@ -175,6 +179,49 @@ async def test_a_wrong_password_is_named_and_never_shown(
         assert "hunter2" not in caplog.text + repr(state) + repr(run.link.links)
     async with running(at(broker, username="thar"), site, password="right-one") as run:
         assert run.link.links[0].connected
+
+
+@asynccontextmanager
+async def broker_that_answers(connack: int, suback: int) -> AsyncIterator[Settings]:
+    """A broker of ten lines: answers CONNECT and each SUBSCRIBE to two topics with these codes, and nothing else."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.read(2):
+            packet = await reader.readexactly(head[1])  # all of them are shorter than 128 bytes, in these tests
+            if head[0] == 0x10:
+                writer.write(bytes([0x20, 2, 0, connack]))
+            elif head[0] == 0x82:
+                writer.write(bytes([0x90, 4, packet[0], packet[1], suback, suback]))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield Settings((Place("127.0.0.1", server.sockets[0].getsockname()[1]),), prefix="c")
+
+
+async def test_a_subscription_refused_in_words_is_named() -> None:
+    async with broker_that_answers(connack=0, suback=0x80) as settings:
+        error = await error_of(settings, "s")
+    assert "not read c/s/allocation, c/s/schedule" in error
+    assert "access list" in error
+
+
+async def test_a_broker_that_is_busy_is_named() -> None:
+    async with broker_that_answers(connack=3, suback=0) as settings:
+        assert "server unavailable" in await error_of(settings, "s")
+
+
+async def test_a_fault_of_our_own_goes_up_and_is_not_taken_for_a_lost_link(broker: Mosquitto, site: str) -> None:
+    def deliver(message: object) -> None:
+        raise ZeroDivisionError
+
+    link = GridLink(at(broker), site, ROOT, CLOCK, deliver, None)
+    async with operator(broker, site) as grid:
+        await grid.allocate(1)
+        with pytest.raises(ExceptionGroup) as raised:
+            async with asyncio.timeout(PATIENCE_S):
+                await link.run()
+    assert raised.group_contains(ZeroDivisionError)
 
 
 async def test_a_name_that_does_not_resolve_is_named(site: str) -> None:

@@ -165,7 +165,16 @@ async def _knock(access: Access, tls: ssl.SSLContext | None) -> None:
     except OSError as error:
         raise _unreachable(access, error) from None
     finally:
-        writer.transport.abort()
+        await _hang_up(writer)
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close politely where the other end plays along: a TLS connection just dropped is an error in the broker's log."""
+    writer.close()
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(ALERT_WAIT_S):
+            await writer.wait_closed()
+    writer.transport.abort()
 
 
 def _unreachable(access: Access, error: Exception) -> ConnectionFailed:
