@@ -20,7 +20,7 @@ from curtaild_emulator.plant import Plant
 from curtaild_emulator.wires.antminer import AntminerUnit
 from curtaild_emulator.wires.cgminer import RpcExchange
 from curtaild_emulator.wires.exchange import Exchange
-from curtaild_emulator.wires.listening import CannotListen, listen
+from curtaild_emulator.wires.listening import NotPermitted, listen
 from curtaild_emulator.wires.luxos import LuxosUnit
 from curtaild_emulator.wires.modbus import LAYOUTS, MeterBoard, ModbusExchange
 from curtaild_emulator.wires.unit import Board, Unit, Wire
@@ -109,6 +109,7 @@ class EmulatedFarm:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opening:
+            opening.callback(self._hang_up)
             ports = self.plan.ports
             chosen = {
                 "http": await self._serve_devices(opening, Wire.HTTP, ports.http),
@@ -126,6 +127,11 @@ class EmulatedFarm:
     async def __aexit__(self, *_: object) -> None:
         await self._exit.aclose()
 
+    def _hang_up(self) -> None:
+        """End the calls that are still open: a closed server keeps them otherwise."""
+        for transport in (*self._board.calls, *self._meters.calls):
+            transport.abort()
+
     async def _serve_devices(self, opening: AsyncExitStack, wire: Wire, port: int) -> int:
         addresses = tuple(address for address, unit in self._board.units.items() if wire in unit.speaks)
         exchange = _EXCHANGES[wire]
@@ -142,9 +148,9 @@ class EmulatedFarm:
             return port
         try:
             sockets = listen(addresses, port, one_socket=self._one_socket)
-        except CannotListen as error:
+        except NotPermitted as error:
             fallback = _UNPRIVILEGED.get(port)
-            if fallback is None or "needs root" not in str(error):
+            if fallback is None:
                 raise
             _LOG.warning("%s: listening on %d instead; scanners will not find it there", error, fallback)
             sockets = listen(addresses, fallback, one_socket=self._one_socket)

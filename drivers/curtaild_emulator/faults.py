@@ -30,6 +30,9 @@ class Fault(Enum):
     """Carries out a stop and closes the connection without an answer."""
     NUMERIC_PERCENT_REFUSED = "numeric_percent_refused"
     """Whatsminer: a percentage sent as a JSON number is refused, as a string it is taken."""
+    PERCENT_LOST_WHILE_STARTING = "percent_lost_while_starting"
+    """Whatsminer: a percentage set before tuning has ended is acknowledged and forgotten, as MicroBT's API 3 document
+    warns; it then climbs to its full limit."""
     FRAGMENT = "fragment"
     """Answers arrive in small pieces, each in its own segment."""
     RESUME_NEVER = "resume_never"

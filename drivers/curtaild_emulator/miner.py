@@ -244,6 +244,9 @@ class Miner:
 
     def set_percent(self, percent: float, now: Seconds) -> None:
         """Take a temporary percentage of the limit; it is followed without a restart."""
+        self.advance(now)
+        if self._state is RunState.STARTING and self.strikes(Fault.PERCENT_LOST_WHILE_STARTING):
+            return
         self.setting.percent = percent
         self._change(now, restarts=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -123,9 +124,15 @@ def test_an_address_outside_the_loopback_is_refused() -> None:
         listen(["127.0.0.1", "10.0.0.1"], 0, one_socket=False)
 
 
-async def test_a_closed_farm_listens_no_more() -> None:
+async def test_a_closed_farm_listens_no_more_and_ends_its_calls() -> None:
     async with farm_of("luxos-s21") as farm:
         port = farm.ports.rpc
+        reader, writer = await asyncio.open_connection("127.62.0.3", port)
+        writer.write(b'{"command":')
+        assert not await is_shut(farm)  # so the first call has surely been taken
+    with contextlib.suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    writer.close()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.62.0.3", port)
 

@@ -108,6 +108,17 @@ def test_a_limit_given_while_it_starts_is_where_it_ends() -> None:
     assert plant.read("a", 600.0).limit_w == pytest.approx(1_711.0)
 
 
+def test_a_percentage_set_too_early_may_be_lost() -> None:
+    plant = plant_of("whatsminer-m60")
+    plant.set_fault("a", Fault.PERCENT_LOST_WHILE_STARTING, True)
+    full_w = plant.true_power_w("a")
+    plant.apply("a", point(plant, OFF), 0.0)
+    assert plant.apply("a", point(plant, LIMIT, 1_711.0), 50.0) is Outcome.ACKNOWLEDGED
+    assert trace(plant, SETTLED_S) == [pytest.approx(full_w)]
+    plant.apply("a", point(plant, LIMIT, 1_711.0), SETTLED_S)
+    assert trace(plant, SETTLED_S + 10.0) == [pytest.approx(1_711.0, rel=0.04)]
+
+
 def test_a_mode_change_of_a_stock_antminer_restarts_it() -> None:
     plant = plant_of("antminer-s19j-pro")
     plant.apply("a", point(plant, "low"), 0.0)

@@ -38,8 +38,11 @@ class Exchange(asyncio.Protocol):
             return
         self.unit = unit
         self._transport = transport
+        self.board.calls.add(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self.board.calls.discard(self._transport)
         self._transport = None
 
     def data_received(self, data: bytes) -> None:

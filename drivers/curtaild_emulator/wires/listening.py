@@ -15,7 +15,11 @@ _BACKLOG = 4096
 
 
 class CannotListen(OSError):
-    """A port is taken, or not permitted. The text says which and what to do."""
+    """A port is taken, or not permitted. The text says which and why."""
+
+
+class NotPermitted(CannotListen):
+    """The port is one of those that need root."""
 
 
 def listen(addresses: Sequence[str], port: int, *, one_socket: bool) -> list[socket.socket]:
@@ -30,9 +34,7 @@ def listen(addresses: Sequence[str], port: int, *, one_socket: bool) -> list[soc
         try:
             return [_tied_to_loopback(port)]
         except PermissionError:
-            if port and port < _first_free_for_all():
-                raise CannotListen(f"port {port} needs root (or CAP_NET_BIND_SERVICE)") from None
-            # SO_BINDTODEVICE was refused: fall through to a socket per address
+            _check_permitted(port)  # if that is not why, SO_BINDTODEVICE was refused: a socket per address then
         except OSError as error:
             raise CannotListen(f"port {port} on 0.0.0.0: {error.strerror}") from None
     return _one_per_address(addresses, port)
@@ -65,6 +67,8 @@ def _one_per_address(addresses: Iterable[str], port: int) -> list[socket.socket]
     except OSError as error:
         for listener in listeners:
             listener.close()
+        if isinstance(error, PermissionError):
+            _check_permitted(port)
         raise CannotListen(f"port {port} on {address}: {error.strerror}") from None
     return listeners
 
@@ -73,6 +77,11 @@ def _new_socket() -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return listener
+
+
+def _check_permitted(port: int) -> None:
+    if 0 < port < _first_free_for_all():
+        raise NotPermitted(f"port {port} needs root (or CAP_NET_BIND_SERVICE)") from None
 
 
 def _first_free_for_all() -> int:

@@ -105,6 +105,7 @@ class MeterBoard:
     latency_s: Seconds
     meters: dict[str, tuple[str, Layout]] = field(default_factory=dict)
     unit_id: int = 1
+    calls: set[asyncio.Transport] = field(default_factory=set)
 
 
 class ModbusExchange(asyncio.Protocol):
@@ -127,8 +128,11 @@ class ModbusExchange(asyncio.Protocol):
             transport.abort()
         else:
             self._transport = transport
+            self._board.calls.add(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._board.calls.discard(self._transport)
         self._transport = None
 
     def data_received(self, data: bytes) -> None:

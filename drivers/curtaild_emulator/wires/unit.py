@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -109,6 +110,7 @@ class Board:
     clock: Callable[[], Seconds]
     latency_s: Seconds
     units: dict[str, Unit] = field(default_factory=dict)
+    calls: set[asyncio.Transport] = field(default_factory=set)
     nonce_secret: str = field(default_factory=lambda: secrets.token_hex(16))
     wall_clock: Callable[[], Seconds] = time.monotonic  # sessions and tokens age by it, not by plant time
 
