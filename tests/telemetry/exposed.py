@@ -34,5 +34,8 @@ class Exposed:
 
 
 def exposed(telemetry: Telemetry, openmetrics: bool = False) -> Exposed:
-    text = b"".join(telemetry.exposition(openmetrics)).decode()
+    return parsed(b"".join(telemetry.exposition(openmetrics)).decode(), openmetrics)
+
+
+def parsed(text: str, openmetrics: bool) -> Exposed:
     return Exposed(list((parse_openmetrics if openmetrics else parse_text)(text)))

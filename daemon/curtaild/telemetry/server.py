@@ -29,6 +29,8 @@ KEEP_ALIVE_S = 75.0
 """Longer than the usual scrape interval, so that Prometheus keeps its connection; an idle one is closed after it."""
 SEND_DEADLINE_S = 10.0
 """Prometheus itself gives up after 10 s."""
+STOP_DEADLINE_S = 0.5
+"""What readers have left when the daemon stops: nobody's scrape holds up a restart."""
 PIECE = 256 * 1024
 
 _INDEX = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>curtaild</title><style>
@@ -97,7 +99,7 @@ class TelemetryServer:
         app.router.add_get("/status", self._status_body, allow_head=False)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=STOP_DEADLINE_S)
         await runner.setup()
         try:
             server = await asyncio.get_running_loop().create_server(
