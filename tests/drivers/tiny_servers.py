@@ -128,7 +128,7 @@ class HttpAsked:
 
 def http_answer(body: Any, status: int = 200) -> bytes:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(data), data)
+    return b"HTTP/1.1 %d X\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (status, len(data), data)
 
 
 @asynccontextmanager
@@ -159,6 +159,25 @@ async def digest_http(script: Script, password: str = "root", nonce_uses: int = 
             challenge = f'Digest realm="antMiner Configuration", nonce="{nonce}", qop="auth", algorithm=MD5'
             writer.write(f"HTTP/1.1 401 No\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n".encode())
             return
+        asked = HttpAsked(method, path.rpartition("/")[2], json.loads(body) if body else None)
+        server.asked.append(asked)
+        answer = script(asked)
+        await _deliver(writer, http_answer(answer) if isinstance(answer, dict) else answer, 1 << 20)
+
+    async with _listening(server, handle):
+        yield server
+
+
+@asynccontextmanager
+async def plain_http(script: Script) -> AsyncIterator[Server]:
+    """A web server that asks for no credentials; one request a connection."""
+    server = Server(0)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        method, path, _ = head.split(" ", 2)
+        length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
+        body = await reader.readexactly(int(length[1])) if length else b""
         asked = HttpAsked(method, path.rpartition("/")[2], json.loads(body) if body else None)
         server.asked.append(asked)
         answer = script(asked)

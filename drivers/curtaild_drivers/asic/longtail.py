@@ -29,9 +29,13 @@ from curtaild_drivers.contract import (
 
 NORMAL = "normal"
 
-_REAL_STOPS = frozenset({"BOSer", "VNish", "ePIC", "Auradine", "MaraMiner", "AvalonMiner"})
+_REAL_STOPS = frozenset({"BOSer", "VNish", "ePIC", "Auradine", "MaraMiner"})
 """The pyasic backends whose stop reaches the miner. Not among them: Hiveon (a configuration that its firmware
-ignores, reported as success), the old Braiins OS (SSH), Bitaxe, and those without any stop."""
+ignores, reported as success), Avalon (sent as JSON, where the machine wants text, and stamped with our clock, where
+it counts by its own), the old Braiins OS (SSH), and those without any stop."""
+
+_MEASURE = (_REAL_STOPS - {"MaraMiner"}) | {"AvalonMiner", "HiveonModern", "ESPMiner"}
+"""Those whose watts pyasic finds (it loses Marathon's)."""
 
 _ASKED = ("hashrate", "wattage", "is_mining")
 
@@ -45,14 +49,20 @@ class PyasicMiner:
         self._access = access
         self._miner = miner
         self._firmware = firmware
-        for interface in (getattr(miner, "rpc", None), getattr(miner, "web", None)):
-            if interface is not None and access.password is not None:
+        settings = access.settings
+        for name, key in (("rpc", "rpc_port"), ("web", "http_port")):
+            interface = getattr(miner, name, None)
+            if interface is None:
+                continue
+            if access.password is not None:
                 interface.pwd = access.password
-            if interface is not None and access.settings.username and hasattr(interface, "username"):
-                interface.username = access.settings.username
+            if settings.username and hasattr(interface, "username"):
+                interface.username = settings.username
+            if key in settings.model_fields_set:  # otherwise pyasic knows each firmware's own
+                interface.port = getattr(settings, key)
         backends = {base.__name__ for base in type(miner).__mro__}
         self._stops = bool(backends & _REAL_STOPS)
-        self._measures = not backends.isdisjoint(_REAL_STOPS - {"MaraMiner"})  # pyasic loses Marathon's watts
+        self._measures = bool(backends & _MEASURE)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -74,7 +84,8 @@ class PyasicMiner:
         except TimeoutError:
             raise Unreachable(f"{self._access.host} did not answer pyasic in time") from None
         except Exception as error:  # pyasic lets through whatever its parsers trip over
-            raise BadReply(f"pyasic: {type(error).__name__}: {error}") from error
+            said = f"pyasic: {type(error).__name__}: {error}"
+            raise (Unreachable(said) if _is_of_the_network(error) else BadReply(said)) from error
         rate, power_w = _rate_hs(getattr(data, "hashrate", None)), watts(getattr(data, "wattage", None))
         is_mining = getattr(data, "is_mining", None)
         if rate is None and power_w is None:
@@ -118,6 +129,12 @@ class PyasicMiner:
 async def _in_time(call: Awaitable[T], until: Seconds) -> T:
     async with asyncio.timeout_at(until):
         return await call
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    """pyasic's APIError is all it says of a connection refused, lost or timed out."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, OSError) or not kinds.isdisjoint({"APIError", "HTTPError"})
 
 
 def _rate_hs(claimed: Any) -> float | None:

@@ -1,0 +1,114 @@
+"""Who is it: pyasic's probing on the ports it knows, and the way around it for a miner that is remembered.
+
+pyasic looks at the usual ports only, so the emulated farm needs them (80 needs root); without them these tests say so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from curtaild_drivers.asic import DRIVER
+from curtaild_drivers.contract import BadReply, Device, DriverError, Identity, OperatingPoint, Outcome, RunState
+from curtaild_drivers.contract import Unreachable as Gone
+from curtaild_drivers.registry import OpenContext, driver
+from curtaild_emulator import CannotListen, EmulatedFarm, FarmPlan, Fault, Ports
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pyasic.*")
+
+NETWORK = "127.33.0.0/24"
+MODELS = ("antminer-s21", "whatsminer-m50", "whatsminer-m60", "luxos-s21")
+EXPECTED = {
+    "antminer-s21": ("Antminer", "S21", "antminer", 3500.0),
+    "whatsminer-m50": ("WhatsMiner", "M50", "whatsminer-v2", 3306.0),
+    "whatsminer-m60": ("WhatsMiner", "M60", "whatsminer-v3", 3422.0),
+    "luxos-s21": ("Antminer", "S21", "luxos", 3500.0),
+}
+
+
+@pytest.fixture
+async def farm() -> AsyncIterator[EmulatedFarm]:
+    """One of each kind, on the ports as shipped and on addresses of its own."""
+    ports = Ports(modbus=0, control=0)
+    plan = FarmPlan.mixed(4, models=MODELS, network=NETWORK, ports=ports, speed=200.0, latency_s=0.0)
+    async with AsyncExitStack() as stack:
+        try:
+            made = await stack.enter_async_context(EmulatedFarm(plan, one_socket=False))
+        except CannotListen as error:
+            pytest.skip(f"the usual ports are not to be had here: {error}")
+        if made.ports.http != 80:
+            pytest.skip("port 80 needs root")
+        yield made
+
+
+def opened(address: str, remembered: Identity | None = None) -> Device:
+    assert DRIVER.open_device is not None
+    return DRIVER.open_device(address, DRIVER.settings(), OpenContext(remembered=remembered))
+
+
+def addresses(farm: EmulatedFarm) -> dict[str, str]:
+    return dict(zip(MODELS, farm.addresses.values(), strict=True))
+
+
+async def test_each_kind_is_found_for_what_it_is(farm: EmulatedFarm) -> None:
+    for model, address in addresses(farm).items():
+        device = opened(address)
+        identity = await device.identify()
+        assert (identity.make, identity.firmware, identity.rated_w) == (
+            EXPECTED[model][0],
+            EXPECTED[model][2],
+            EXPECTED[model][3],
+        )
+        assert EXPECTED[model][1] in identity.model.replace("_", "")
+        assert identity.version
+        assert device.capabilities.stops
+        await device.close()
+
+
+async def test_an_unknown_miner_can_be_read_and_told_at_once(farm: EmulatedFarm) -> None:
+    device = opened(addresses(farm)["luxos-s21"])
+    assert not device.capabilities.stops, "nobody knows yet"
+    assert (await device.read()).state is RunState.RUNNING
+    assert await device.apply(OperatingPoint("off", 25, 0.0)) is Outcome.ACKNOWLEDGED
+    await device.close()
+
+
+async def test_what_was_identified_once_needs_no_probing(farm: EmulatedFarm) -> None:
+    address = addresses(farm)["antminer-s21"]
+    identity = await opened(address).identify()
+    device = opened(address, remembered=identity)
+    farm.set_fault("antminer-s21-1", Fault.HTTP_500)  # a probe would need the web server
+    begun = time.monotonic()
+    assert (await device.read()).state is RunState.RUNNING
+    assert time.monotonic() - begun < 1.0
+
+
+async def test_a_miner_that_was_reflashed_is_noticed(farm: EmulatedFarm) -> None:
+    known = Identity("Antminer", "S21", "antminer")
+    with pytest.raises(BadReply, match="identify it again"):
+        await opened(addresses(farm)["luxos-s21"], remembered=known).read()
+
+
+async def test_nobody_there() -> None:
+    with pytest.raises(Gone):
+        await opened("127.33.1.1").identify()
+
+
+async def test_somebody_who_never_answers(farm: EmulatedFarm) -> None:
+    farm.set_fault("luxos-s21-4", Fault.HANG)
+    assert DRIVER.open_device is not None
+    settings = DRIVER.settings.model_validate({"identify_deadline_s": 1, "read_deadline_s": 1})
+    device = DRIVER.open_device(addresses(farm)["luxos-s21"], settings, OpenContext())
+    begun = time.monotonic()
+    with pytest.raises(DriverError):
+        await device.identify()
+    with pytest.raises(DriverError):
+        await device.read()
+    assert time.monotonic() - begun < 5
+
+
+def test_the_registry_finds_the_driver() -> None:
+    assert driver("asic") is DRIVER
