@@ -85,7 +85,7 @@ class Store:
 
         self._changed = threading.Condition()  # guards all that follows
         self._queue = CommitQueue(queue_limit)
-        self._records_in_hand = 0
+        self._in_hand: Sequence[Commit] = ()
         self._pruning: _Pruning | None = None
         self._is_open = True
         self._give_up_at: Seconds | None = None
@@ -126,7 +126,7 @@ class Store:
                 ok=self._trouble is None,
                 since_unix=self._since_unix,
                 last_error=self._last_error,
-                queue_length=self._queue.records + self._records_in_hand,
+                queue_length=self._queue.records + _records(self._in_hand),
                 committed_total=self._committed_total,
                 dropped_total=self._queue.dropped_total,
                 last_commit_s=self._last_commit_s,
@@ -193,12 +193,13 @@ class Store:
             self._enter_trouble(reason)
         with self._changed:
             self._is_open = False
-            left = self._queue.take(math.inf, self._clock.wall())
+            left = [*self._in_hand, *self._queue.take(math.inf, self._clock.wall())]
+            self._in_hand = ()
             pruning = self._pruning
         _finish(left, StoreClosed(reason))
         if pruning is not None:
             _call_in_loop(pruning.done, StoreClosed(reason))
-        if lost := sum(len(commit.records) for commit in left) + self._records_in_hand:
+        if lost := _records(left):
             log.error("%d records are lost: %s could not be written in time", lost, self._file.path)
         self._file.close()
 
@@ -208,7 +209,7 @@ class Store:
             while not (self._queue or self._pruning or self._give_up_at is not None):
                 self._changed.wait()
             batch = self._queue.take(_BATCH_SIZE, self._clock.wall())
-            self._records_in_hand = sum(len(commit.records) for commit in batch)
+            self._in_hand = batch
             pruning = self._pruning
         if batch and not self._write(batch):
             return False
@@ -231,17 +232,17 @@ class Store:
                     self._file.write(entries, documents)
                 break
             except _DISK_TROUBLE as error:
-                self._enter_trouble(str(error))
+                if self._enter_trouble(str(error)):
+                    log.error("cannot write %s: %s; keeping records in memory, trying again", self._file.path, error)
             failures += 1
             if not self._rest(pause_s):
-                _finish(writable, StoreClosed(f"{self._file.path} was closed before this was written"))
                 return False
             pause_s = min(pause_s * 2, self._retry_most_s)
         with self._changed:
             self._head = self._file.head
             self._last_commit_s = time.monotonic() - started
             self._committed_total += len(entries)
-            self._records_in_hand = 0
+            self._in_hand = ()
         if failures:
             self._leave_trouble()
         _finish(writable, None)
@@ -292,14 +293,14 @@ class Store:
         _finish(dropped, StoreOverflow(f"{self._file.path} could not be written for too long"))
         _call_in_loop(pruning.done, outcome)
 
-    def _enter_trouble(self, error: str) -> None:
+    def _enter_trouble(self, error: str) -> bool:
+        """Note what is wrong; true if all was well before."""
         with self._changed:
             is_new = self._trouble is None
             self._trouble = self._last_error = error
             if is_new:
                 self._since_unix = self._clock.wall()
-        if is_new:
-            log.error("cannot write %s: %s; keeping records in memory and trying again", self._file.path, error)
+        return is_new
 
     def _leave_trouble(self) -> None:
         with self._changed:
@@ -319,6 +320,10 @@ class Store:
                     wake_at = min(wake_at, now + _FIRST_PAUSE_S)
                 self._changed.wait(wake_at - now)
             return self._give_up_at is None or now < self._give_up_at
+
+
+def _records(commits: Iterable[Commit]) -> int:
+    return sum(len(commit.records) for commit in commits)
 
 
 def _settle(futures: Iterable[asyncio.Future[Any]], outcome: object) -> None:

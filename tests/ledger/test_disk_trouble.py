@@ -247,3 +247,19 @@ async def test_a_commit_that_failed_but_arrived_is_not_written_twice(
     await store.close()
     assert [body["number"] for _, body in ledger(tmp_path / "store.db")] == [1, 2]
     assert verify(tmp_path / "store.db").ok
+
+
+async def test_a_writer_that_dies_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of our own rather than the disk's: loud, and no future is left pending."""
+    store = Store.open(tmp_path / "store.db")
+
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr(store._file, "write", fault)
+    with pytest.raises(StoreClosed, match="nobody thought of this"):
+        await store.commit([numbered(1)])
+    with pytest.raises(StoreClosed):
+        await store.commit([numbered(2)])
+    assert not store.health.ok
+    await store.close()
