@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from curtaild_drivers.contract import BadReply, OutcomeUnknown, Seconds, Unreachable
 
@@ -68,10 +68,9 @@ class _Exchange(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck-typing only
         self.has_left = True
-        transport.write(self._question)
+        self._transport.write(self._question)
 
     def data_received(self, data: bytes) -> None:
         if self.answer.done():
