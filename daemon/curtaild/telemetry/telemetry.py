@@ -137,12 +137,11 @@ class Telemetry:
         """Takes over the newest status, and sums the energy drawn over each limit since the one before."""
         elapsed_s = max(0.0, status.at - self._over_since)
         for feeder in status.feeders:
-            name = label_value(feeder.id)
-            # Naming the series makes them 0 instead of absent, so that the first breach is seen as a rise.
-            self._over_energy.labels(name).inc(self._over_w.get(feeder.id, 0.0) * elapsed_s)
-            self._breach.labels(name)
-            self._limit_changes.labels(name)
-        self._over_w = {feeder.id: over for feeder in status.feeders if (over := over_limit_w(feeder)) > 0}
+            if feeder.id not in self._over_w:
+                self._start_feeder_at_zero(label_value(feeder.id))
+            elif over_w := self._over_w[feeder.id]:
+                self._over_energy.labels(label_value(feeder.id)).inc(over_w * elapsed_s)
+        self._over_w = {feeder.id: over_limit_w(feeder) for feeder in status.feeders}
         self._over_since = status.at
         read = {feeder.id for feeder in status.feeders if feeder.meter_is_fresh or feeder.meter_age_s is not None}
         if not read <= self._metered:
@@ -233,6 +232,13 @@ class Telemetry:
             self._link_changes.labels(phase.value)
         for scheduled in ("true", "false"):
             self._accepted.labels(scheduled)
+
+    def _start_feeder_at_zero(self, name: str) -> None:
+        self._over_energy.labels(name)
+        self._breach.labels(name)
+        self._limit_changes.labels(name)
+        for stage in BreachStage:
+            self._breaches.labels(name, stage.value)
 
     def _gauge(self, metric: Metric) -> Gauge:
         return Gauge(metric.name, metric.help, metric.labels, registry=self._registry)
