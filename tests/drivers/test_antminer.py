@@ -25,7 +25,7 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, Server, digest_http, http_answer, rpc
+from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, Server, digest_http, http_answer, patience, rpc
 
 OFF, LOW, NORMAL = (OperatingPoint(key, draw_w, 0.0) for key, draw_w in (("off", 30), ("low", 2600), ("normal", 3500)))
 
@@ -85,7 +85,7 @@ async def running(miner: Miner, password: str = "root", **settings: Any) -> Asyn
     """The driver's device beside a scripted miner."""
     assert DRIVER.open_device is not None
     async with rpc(miner.answer_rpc) as miner.rpc, digest_http(miner.answer_web, password) as miner.web:
-        chosen = {"rpc_port": miner.rpc.port, "http_port": miner.web.port, "read_deadline_s": 1, "write_deadline_s": 1}
+        chosen = {"rpc_port": miner.rpc.port, "http_port": miner.web.port, "read_deadline_s": 3, "write_deadline_s": 3}
         known = Identity("Antminer", "S21", "antminer")
         device = DRIVER.open_device(
             HOST, DRIVER.settings.model_validate(chosen | settings), OpenContext(remembered=known)
@@ -180,7 +180,7 @@ async def test_without_whole_pools_nothing_is_written(pools: Any, why: str) -> N
     ],
 )
 async def test_a_configuration_that_cannot_be_read_is_not_overwritten(reads: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(reads=reads)) as device:
+    async with running(miner := Miner(reads=reads), write_deadline_s=patience(reads)) as device:
         with pytest.raises(error):
             await device.apply(OFF)
     assert miner.written == []
@@ -199,7 +199,7 @@ async def test_a_configuration_that_cannot_be_read_is_not_overwritten(reads: Ans
     ],
 )
 async def test_only_success_is_success(writes: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(writes=writes)) as device:
+    async with running(miner := Miner(writes=writes), write_deadline_s=patience(writes)) as device:
         await device.read()
         with pytest.raises(error):
             await device.apply(OFF)
@@ -207,7 +207,7 @@ async def test_only_success_is_success(writes: Answer, error: type[Exception]) -
 
 
 async def test_after_an_unknown_outcome_the_device_is_asked_what_it_is_set_to() -> None:
-    async with running(miner := Miner(writes=HANG)) as device:
+    async with running(miner := Miner(writes=HANG), write_deadline_s=patience(HANG)) as device:
         await device.read()
         miner.configuration["bitmain-work-mode"] = "1"  # it was taken after all
         with pytest.raises(OutcomeUnknown):

@@ -16,11 +16,12 @@ from curtaild_drivers.contract import BadReply, Device, DriverError, Identity, O
 from curtaild_drivers.contract import Unreachable as Gone
 from curtaild_drivers.registry import OpenContext, driver
 from curtaild_emulator import CannotListen, EmulatedFarm, FarmPlan, Fault, Ports
+from curtaild_emulator.plan import ModelName
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pyasic.*")
 
 NETWORK = "127.33.0.0/24"
-MODELS = ("antminer-s21", "whatsminer-m50", "whatsminer-m60", "luxos-s21")
+MODELS: tuple[ModelName, ...] = ("antminer-s21", "whatsminer-m50", "whatsminer-m60", "luxos-s21")
 EXPECTED = {
     "antminer-s21": ("Antminer", "S21", "antminer", 3500.0),
     "whatsminer-m50": ("WhatsMiner", "M50", "whatsminer-v2", 3306.0),
@@ -100,7 +101,7 @@ async def test_nobody_there() -> None:
 async def test_somebody_who_never_answers(farm: EmulatedFarm) -> None:
     farm.set_fault("luxos-s21-4", Fault.HANG)
     assert DRIVER.open_device is not None
-    settings = DRIVER.settings.model_validate({"identify_deadline_s": 1, "read_deadline_s": 1})
+    settings = DRIVER.settings.model_validate({"identify_deadline_s": 0.5, "read_deadline_s": 0.5})
     device = DRIVER.open_device(addresses(farm)["luxos-s21"], settings, OpenContext())
     begun = time.monotonic()
     with pytest.raises(DriverError):

@@ -28,6 +28,11 @@ Answer: TypeAlias = "bytes | dict[str, Any] | str"
 Script: TypeAlias = Callable[[Any], Answer]
 
 
+def patience(answer: Answer | None) -> float:
+    """How long to wait for it, in s: long where it comes, so that a busy machine fails no test."""
+    return 0.4 if answer == HANG else 3.0
+
+
 @dataclass
 class Server:
     """One listening port. `asked` is everything it was asked, decoded."""
