@@ -24,6 +24,8 @@ from curtaild.core.events import (
 )
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
+from curtaild.ledger import GENESIS
+from curtaild.store import StoreHealth
 from curtaild.telemetry import PollOutcome, Telemetry
 from curtaild_drivers.contract import DeviceId, FeederId, Identity, OperatingPoint, RunState, Seconds, Watts
 
@@ -162,6 +164,10 @@ def breach(at: Seconds, stage: BreachStage) -> BreachChanged:
     return BreachChanged(at, BreachId("b1"), SITE, stage, 12_000.0, 800.0, 800.0, at)
 
 
+def ledger(committed: int, dropped: int = 0, queued: int = 0) -> StoreHealth:
+    return StoreHealth(not queued, 0.0, "disk full" if queued else None, queued, committed, dropped, 0.001, GENESIS)
+
+
 def at_work() -> Telemetry:
     """A telemetry to which everything has happened at least once, so that every metric has a sample."""
     telemetry = Telemetry("1.2.3")
@@ -185,7 +191,7 @@ def at_work() -> Telemetry:
     telemetry.observe_poll("modbus", PollOutcome.TIMEOUT, 3.0)
     telemetry.observe_loop_lag(0.0004)
     telemetry.observe_broker("127.0.0.1:1883", True)
-    telemetry.observe_ledger(True, 0)
+    telemetry.observe_ledger(ledger(committed=40))
     telemetry.describe(DeviceId("rig1"), "asic", S19)
     telemetry.update(THE_STATUS)
     return telemetry

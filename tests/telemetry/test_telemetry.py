@@ -19,7 +19,7 @@ from curtaild.telemetry import PollOutcome, Telemetry
 from curtaild.telemetry.timing import MOST_ALLOCATIONS
 from curtaild_drivers.contract import FeederId
 from telemetry.exposed import exposed
-from telemetry.sites import THE_CONTAINER, THE_STATUS, ack, actuation, at_work, breach, status_at, taken
+from telemetry.sites import THE_CONTAINER, THE_STATUS, ack, actuation, at_work, breach, ledger, status_at, taken
 
 
 class StoppedClock:
@@ -291,15 +291,24 @@ def test_cycles_are_timed_and_their_age_grows_between_them() -> None:
     assert telemetry.health().cycles == 1
 
 
-def test_broker_and_ledger_say_how_they_are_and_no_password() -> None:
+def test_the_ledger_counts_on_whatever_its_health_says() -> None:
+    telemetry = Telemetry("1")
+    telemetry.observe_ledger(ledger(committed=40))
+    telemetry.observe_ledger(ledger(committed=40, dropped=3, queued=12))
+    metrics = exposed(telemetry)
+    assert metrics("ledger_writing") == 0
+    assert metrics("ledger_pending_records") == 12
+    assert metrics("ledger_committed_records_total") == 40
+    assert metrics("ledger_dropped_records_total") == 3
+
+
+def test_a_broker_is_named_without_its_password() -> None:
     telemetry = Telemetry("1")
     telemetry.observe_broker("mqtts://site:hunter2@grid.example:8883", True)
     telemetry.observe_broker("10.0.0.2:1883", False)
-    telemetry.observe_ledger(False, 12)
     metrics = exposed(telemetry)
     assert metrics("broker_connected", broker="grid.example:8883") == 1
     assert metrics("broker_connected", broker="10.0.0.2:1883") == 0
-    assert (metrics("ledger_writing"), metrics("ledger_pending_records")) == (0, 12)
     assert b"hunter2" not in b"".join(telemetry.exposition())
 
 

@@ -304,8 +304,20 @@ LOOP_LAG = _histogram("loop_lag_seconds", "How late the event loop wakes who sle
 EVENTS = _counter("events", "What the cycle told the world, by kind.", "kind")
 LEDGER_WRITING = _gauge("ledger_writing", "Whether the ledger takes records (0 or 1).")
 LEDGER_PENDING = _gauge("ledger_pending_records", "Records that wait to be made durable.")
+LEDGER_COMMITTED = _counter("ledger_committed_records", "Records made durable.")
+LEDGER_DROPPED = _counter("ledger_dropped_records", "Records lost because the disk failed for too long.")
 
-DAEMON = (BUILD_INFO, CYCLE_SECONDS, CYCLE_AGE, LOOP_LAG, EVENTS, LEDGER_WRITING, LEDGER_PENDING)
+DAEMON = (
+    BUILD_INFO,
+    CYCLE_SECONDS,
+    CYCLE_AGE,
+    LOOP_LAG,
+    EVENTS,
+    LEDGER_WRITING,
+    LEDGER_PENDING,
+    LEDGER_COMMITTED,
+    LEDGER_DROPPED,
+)
 
 SECTIONS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
     ("The grid link", LINK),

@@ -33,6 +33,7 @@ from curtaild.core.events import (
     MeterChanged,
 )
 from curtaild.core.status import SiteStatus
+from curtaild.store import StoreHealth
 from curtaild.telemetry import metrics
 from curtaild.telemetry.devices import DeviceSection, info_labels
 from curtaild.telemetry.health import HealthReport
@@ -67,6 +68,7 @@ class Telemetry:
         self._over_w: dict[FeederId, Watts] = {}
         self._over_since: Seconds = 0.0
         self._infos: dict[DeviceId, str] = {}
+        self._ledger_totals = 0, 0
         self._cycles = 0
         self._cycle_at = self._clock.monotonic()
         self._actuation_times = ActuationTimes()
@@ -124,10 +126,14 @@ class Telemetry:
         """`broker` is its host and port as the site file names it; a user and password before an `@` are dropped."""
         self._broker.labels(label_value(broker.rpartition("@")[2])).set(is_connected)
 
-    def observe_ledger(self, is_writing: bool, pending_records: int) -> None:
-        """Whether the ledger takes records, and how many wait to be made durable."""
-        self._ledger_writing.set(is_writing)
-        self._ledger_pending.set(pending_records)
+    def observe_ledger(self, health: StoreHealth) -> None:
+        """How the ledger's store is doing; its totals count since it was opened, which is once in the daemon's life."""
+        self._ledger_writing.set(health.ok)
+        self._ledger_pending.set(health.queue_length)
+        committed, dropped = self._ledger_totals
+        self._ledger_committed.inc(max(0, health.committed_total - committed))
+        self._ledger_dropped.inc(max(0, health.dropped_total - dropped))
+        self._ledger_totals = health.committed_total, health.dropped_total
 
     def describe(self, device: DeviceId, driver: str, identity: Identity | None) -> None:
         """Who `device` is, for its info line; called again when it has been identified."""
@@ -200,6 +206,8 @@ class Telemetry:
         self._events = self._counter(metrics.EVENTS)
         self._ledger_writing = self._gauge(metrics.LEDGER_WRITING)
         self._ledger_pending = self._gauge(metrics.LEDGER_PENDING)
+        self._ledger_committed = self._counter(metrics.LEDGER_COMMITTED)
+        self._ledger_dropped = self._counter(metrics.LEDGER_DROPPED)
         self._broker = self._gauge(metrics.BROKER_CONNECTED)
         self._link_changes = self._counter(metrics.LINK_CHANGES)
         self._accepted = self._counter(metrics.ALLOCATIONS_ACCEPTED)
