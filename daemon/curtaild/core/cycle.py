@@ -26,7 +26,7 @@ from curtaild.core.events import (
     MeterChanged,
 )
 from curtaild.core.feeders import FeederTree
-from curtaild.core.limits import UNLIMITED, Ceiling, within
+from curtaild.core.limits import UNLIMITED, Ceiling, Limit, within
 from curtaild.core.link import FAILSAFE, Link
 from curtaild.core.policy import Policy
 from curtaild.core.tally import FeederTally, tally
@@ -250,9 +250,17 @@ def _refresh_meters(site: Site, now: Seconds) -> list[Event]:
 
 
 def _meter_agrees(site: Site, feeder: FeederId) -> bool:
-    """Whether fresh meters above show every limit kept."""
-    meters = [site.meters[above] for above in site.tree.paths[feeder] if above in site.meters]
-    return bool(meters) and all(meter.is_fresh and meter.smoothed_w <= site.limit_w(meter.spec.id) for meter in meters)
+    """Whether fresh meters show every limit above kept; a limited feeder without one proves nothing."""
+    is_metered = False
+    for above in site.tree.paths[feeder]:
+        meter = site.meters.get(above)
+        if meter is not None and meter.is_fresh:
+            is_metered = True
+            if meter.smoothed_w > site.limit_w(above):
+                return False
+        elif isinstance(site.limits.get(above, (UNLIMITED, ""))[0], Limit):
+            return False
+    return is_metered
 
 
 # ---- what may be drawn ----------------------------------------------------------------------------

@@ -115,19 +115,21 @@ def _has_left(device: Device, setpoint: OperatingPoint, said: OperatingPoint, re
 
 
 def answered(device: Device, stage: ActuationStage, now: Seconds, detail: str) -> list[Event]:
-    """The driver's call ended: answered, refused (surely nothing changed) or outcome unknown."""
+    """The driver's call ended: answered, refused (surely nothing changed), cancelled (never sent) or unknown."""
     actuation = device.actuation
     if actuation is None:
         return []
     actuation.answered_at = now
     actuation.stage = stage
     device.recent_w = ()
-    if stage is not ActuationStage.REFUSED:
+    if stage not in (ActuationStage.REFUSED, ActuationStage.CANCELLED):
         return [changed(device, actuation, stage, now, detail)]
     device.actuation = None
     device.settled_at = now
     if actuation.replaces_unsettled:
         device.setpoint = None  # the command before this one may have been taken
+    if stage is ActuationStage.CANCELLED:
+        return [changed(device, actuation, stage, now, detail)]
     _back_off(device, now)
     return [
         changed(device, actuation, stage, now, detail),

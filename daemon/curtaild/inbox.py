@@ -1,0 +1,55 @@
+"""Where everything that arrives waits for the next cycle, and what wakes the cycle before its second is over."""
+
+from __future__ import annotations
+
+import asyncio
+
+from curtaild.core.allocation import GridMessage
+from curtaild.core.cycle import Answer, Described, Inputs, PollFailure
+from curtaild_drivers.contract import DeviceId, FeederId, MeterReading, Reading
+
+MOST_GRID_MESSAGES = 4096  # between two cycles; the link itself keeps the newest of a flood
+
+
+class Inbox:
+    """Filled by the edges, emptied by the cycle; both on the event loop. A grid message and an answer wake it."""
+
+    def __init__(self) -> None:
+        self._inputs = Inputs()
+        self._awake = asyncio.Event()
+
+    def grid(self, message: GridMessage) -> None:
+        if len(self._inputs.grid) < MOST_GRID_MESSAGES:
+            self._inputs.grid.append(message)
+        self._awake.set()
+
+    def described(self, found: Described) -> None:
+        self._inputs.described.append(found)
+
+    def answer(self, answer: Answer) -> None:
+        self._inputs.answers.append(answer)
+
+    def reading(self, device: DeviceId, reading: Reading) -> None:
+        self._inputs.readings.append((device, reading))
+
+    def poll_failure(self, failure: PollFailure) -> None:
+        self._inputs.poll_failures.append(failure)
+
+    def meter(self, feeder: FeederId, reading: MeterReading) -> None:
+        self._inputs.meters.append((feeder, reading))
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    def take(self) -> Inputs:
+        taken, self._inputs = self._inputs, Inputs()
+        self._awake.clear()
+        return taken
+
+    async def arrival(self, within_s: float) -> None:
+        """Until something calls for a cycle, `within_s` at most."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._awake.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,222 @@
+"""Reads every device and meter in its own rhythm: bounded, spread in time, never in the way of a shed.
+
+A device is identified once, then described (what it offers), then read by its one hot command. One that does not
+answer is asked less and less often; one that moves, or whose setpoint nobody knows, every second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from curtaild.clock import Clock
+from curtaild.core.cycle import Described, PollFailure
+from curtaild.core.events import Condition
+from curtaild.fleet import FleetDevice, FleetMeter
+from curtaild.inbox import Inbox
+from curtaild.telemetry.telemetry import PollOutcome
+from curtaild_drivers.contract import AuthFailed, BadReply, DeviceId, DriverError, Identity, Seconds, Unreachable
+
+log = logging.getLogger(__name__)
+
+WATCH_S = 1.0
+"""The rhythm of a device in motion: a confirmation is worth watts."""
+GUARD_S = 90.0
+"""Ends what a faulty driver forgot to end; drivers keep shorter deadlines of their own."""
+LONGEST_PAUSE_S = 120.0
+FIRST_ROUND_S = 2.0
+"""The first round of polls is spread over so long, so that the boot's grace suffices to know the site."""
+IDENTIFY_AGAIN_AFTER = 3
+"""Unreadable replies in a row: perhaps it runs another firmware now."""
+MOST_AT_ONCE = 4096
+SLOW_AFTER_S = 1.0
+
+
+@dataclass(slots=True)
+class _Subject:
+    """One device's place in the round."""
+
+    device: FleetDevice
+    phase: float
+    is_described: bool = False
+    is_identified: bool = False
+    failures: int = 0
+    bad_replies: int = 0
+    round: int = 0
+
+
+class Poller:
+    """`is_watched` says whether a device is in motion, `stands_back` whether a shed waits; `observe` counts."""
+
+    def __init__(
+        self,
+        fleet: Mapping[DeviceId, FleetDevice],
+        meters: Sequence[FleetMeter],
+        inbox: Inbox,
+        clock: Clock,
+        concurrency: int,
+        *,
+        is_watched: Callable[[DeviceId], bool],
+        stands_back: Callable[[], bool],
+        observe: Callable[[str, PollOutcome, Seconds], None],
+        on_identity: Callable[[DeviceId, Identity], None],
+    ) -> None:
+        self._inbox = inbox
+        self._clock = clock
+        self._meters = meters
+        self._concurrency = concurrency
+        self._is_watched = is_watched
+        self._stands_back = stands_back
+        self._observe = observe
+        self._on_identity = on_identity
+        self._subjects = {
+            name: _Subject(device, zlib.crc32(name.encode()) / 2**32, is_identified=device.identity is not None)
+            for name, device in fleet.items()
+        }
+        self._due: list[tuple[Seconds, int, DeviceId]] = []
+        self._reading: set[asyncio.Task[None]] = set()
+        self._busy: set[DeviceId] = set()
+        self._quick = 0
+        self._changed = asyncio.Event()
+
+    # ---- the round ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        start = self._clock.monotonic()
+        for name, subject in self._subjects.items():
+            heapq.heappush(self._due, (start + subject.phase * FIRST_ROUND_S, subject.round, name))
+        meters = [asyncio.create_task(self._read_meter(meter)) for meter in self._meters]
+        try:
+            while True:
+                pause_s = self._start_due()
+                self._changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._changed.wait()
+        finally:
+            for task in (*meters, *self._reading):
+                task.cancel()
+            await asyncio.gather(*meters, *self._reading, return_exceptions=True)
+
+    def _start_due(self) -> Seconds:
+        """Start every read that is due and allowed; how long until the next one is."""
+        now = self._clock.monotonic()
+        while self._due and self._due[0][0] <= now:
+            if self._stands_back() or self._quick >= self._concurrency or len(self._reading) >= MOST_AT_ONCE:
+                return 0.05
+            _, round_, name = heapq.heappop(self._due)
+            if round_ == self._subjects[name].round and name not in self._busy:
+                self._busy.add(name)
+                self._quick += 1
+                task = asyncio.create_task(self._visit(name))
+                self._reading.add(task)
+                task.add_done_callback(self._reading.discard)
+        return min(max(self._due[0][0] - now, 0.001), 1.0) if self._due else 1.0
+
+    def hasten(self, device: DeviceId) -> None:
+        """Read it as soon as possible: something was just told to it."""
+        subject = self._subjects.get(device)
+        if subject is not None and device not in self._busy:
+            self._schedule(device, subject, self._clock.monotonic())
+
+    def _schedule(self, name: DeviceId, subject: _Subject, moment: Seconds) -> None:
+        subject.round += 1
+        heapq.heappush(self._due, (moment, subject.round, name))
+        self._changed.set()
+
+    # ---- one device ---------------------------------------------------------------------------
+
+    async def _visit(self, name: DeviceId) -> None:
+        subject = self._subjects[name]
+        loop = asyncio.get_running_loop()
+        slow = loop.call_later(SLOW_AFTER_S, self._leave_quick)
+        asked_at = self._clock.monotonic()
+        try:
+            outcome = await self._ask(name, subject)
+        finally:
+            if slow.when() > loop.time():
+                slow.cancel()
+                self._quick -= 1
+            self._busy.discard(name)
+        now = self._clock.monotonic()
+        self._observe(subject.device.spec.driver, outcome, now - asked_at)
+        subject.failures = 0 if outcome is PollOutcome.OK else subject.failures + 1
+        self._schedule(name, subject, max(now, asked_at + self._interval_s(name, subject)))
+
+    def _leave_quick(self) -> None:
+        self._quick -= 1
+        self._changed.set()
+
+    def _interval_s(self, name: DeviceId, subject: _Subject) -> Seconds:
+        poll_s = subject.device.spec.poll_s
+        if subject.failures > 2:
+            return max(poll_s, min(LONGEST_PAUSE_S, poll_s * 2.0 ** min(subject.failures - 2, 8)))
+        if self._is_watched(name):
+            return min(poll_s, WATCH_S)
+        return poll_s
+
+    async def _ask(self, name: DeviceId, subject: _Subject) -> PollOutcome:
+        """Identify if nobody knows it, describe if nobody knows what it offers, read."""
+        driver = subject.device.driver
+        try:
+            async with asyncio.timeout(GUARD_S):
+                if not subject.is_identified:
+                    identity = await driver.identify()
+                    subject.is_identified = True
+                    subject.device.identity = identity
+                    self._on_identity(name, identity)
+                if not subject.is_described:
+                    await self._describe(name, subject)
+                self._inbox.reading(name, await driver.read())
+        except AuthFailed as error:
+            return self._failed(name, Condition.AUTH_FAILED, PollOutcome.AUTH_FAILED, error)
+        except BadReply as error:
+            subject.bad_replies += 1
+            if subject.bad_replies >= IDENTIFY_AGAIN_AFTER:
+                subject.is_identified = subject.is_described = False
+                subject.bad_replies = 0
+            return self._failed(name, Condition.BAD_REPLY, PollOutcome.BAD_REPLY, error)
+        except TimeoutError as error:
+            return self._failed(name, Condition.UNREACHABLE, PollOutcome.TIMEOUT, error)
+        except DriverError as error:
+            is_timeout = not isinstance(error, Unreachable)
+            outcome = PollOutcome.TIMEOUT if is_timeout else PollOutcome.UNREACHABLE
+            return self._failed(name, Condition.UNREACHABLE, outcome, error)
+        except Exception as error:
+            log.exception("driver %s failed on a read of %s", subject.device.spec.driver, name)
+            return self._failed(name, Condition.BAD_REPLY, PollOutcome.BAD_REPLY, error)
+        subject.bad_replies = 0
+        return PollOutcome.OK
+
+    async def _describe(self, name: DeviceId, subject: _Subject) -> None:
+        driver, identity = subject.device.driver, subject.device.identity
+        points = await driver.operating_points()
+        rated_w = subject.device.spec.rated_w
+        if rated_w is None and identity is not None:
+            rated_w = identity.rated_w
+        capabilities = driver.capabilities
+        self._inbox.described(Described(name, points, rated_w, capabilities.settle_down_s, capabilities.settle_up_s))
+        subject.is_described = True
+
+    def _failed(self, name: DeviceId, condition: Condition, outcome: PollOutcome, error: Exception) -> PollOutcome:
+        detail = str(error) or "no answer in time"
+        self._inbox.poll_failure(PollFailure(name, condition, detail))
+        return outcome
+
+    # ---- meters -------------------------------------------------------------------------------
+
+    async def _read_meter(self, meter: FleetMeter) -> None:
+        """A meter is read for itself: a hung one delays nobody. What it does not say goes stale by itself."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            with suppress(DriverError, TimeoutError):
+                async with asyncio.timeout(GUARD_S):
+                    self._inbox.meter(meter.feeder, await meter.driver.read())
+            await asyncio.sleep(max(0.0, began + meter.poll_s - loop.time()))
