@@ -123,7 +123,7 @@ async def test_a_running_miner() -> None:
         await device.read()
     assert (reading.state, reading.power_w, reading.rate) == (RunState.RUNNING, 3290.0, 114e12)
     assert (reading.point_key, reading.limit_w) == ("limit", None), "it does not say what percent it keeps to"
-    assert miner.wire.commands() == ["summary", "status", "summary"], "one command a reading"
+    assert miner.wire.commands() == ["summary", "status", "get_token", "summary"], "one command a reading"
 
 
 async def test_the_limit_is_reported_where_the_firmware_tells_its_percent() -> None:
@@ -149,9 +149,9 @@ async def test_throttling_sends_the_percent_as_text_and_never_rounds_up() -> Non
     assert miner.desk.opened == [{"cmd": "set_power_pct", "percent": "50"}]
 
 
-async def test_a_warm_shed_is_one_command() -> None:
+async def test_a_reading_keeps_a_token_in_hand_so_that_a_shed_is_one_command() -> None:
     async with running(miner := Miner()) as device:
-        await device.apply(HALF)
+        await device.read()
         before = len(miner.wire.asked)
         await device.apply(OFF)
     assert len(miner.wire.asked) == before + 1
@@ -202,6 +202,13 @@ async def test_a_wrong_password_is_tried_once(said: tuple[int, str]) -> None:
         with pytest.raises(AuthFailed) as caught:
             await device.apply(OFF)
     assert "wrong-one" not in str(caught.value)
+    assert miner.wire.commands().count("get_token") == 1
+
+
+async def test_readings_do_not_beg_for_tokens() -> None:
+    async with running(miner := Miner(tokens=0)) as device:
+        for _ in range(3):
+            assert (await device.read()).state is RunState.RUNNING
     assert miner.wire.commands().count("get_token") == 1
 
 

@@ -117,7 +117,7 @@ async def test_a_running_miner() -> None:
     assert (reading.point_key, reading.limit_w) == ("limit", 3400.0)
     assert reading.rate == pytest.approx(171.2e12)
     assert miner.wire.commands().count("get.miner.status") == 2
-    assert len(miner.wire.asked) == 4, "what it is set to is asked once"
+    assert len(miner.wire.asked) == 5, "what it is set to is asked once, and so is the salt"
 
 
 async def test_the_percent_goes_out_as_text_and_comes_back_as_the_limit() -> None:
@@ -136,9 +136,9 @@ async def test_a_stopped_miner_reads_as_asleep() -> None:
     assert (reading.state, reading.point_key, reading.power_w) == (RunState.ASLEEP, "off", None)
 
 
-async def test_a_warm_shed_is_one_frame() -> None:
+async def test_a_reading_keeps_the_salt_in_hand_so_that_a_shed_is_one_frame() -> None:
     async with running(miner := Miner()) as device:
-        await device.apply(HALF)
+        await device.read()
         before = len(miner.wire.asked)
         await device.apply(OFF)
     assert len(miner.wire.asked) == before + 1

@@ -44,9 +44,9 @@ class Token:
         key = hashlib.sha256(passphrase.encode()).digest()
         return cls(signature, key, time.monotonic() + _LIFETIME_S)
 
-    @property
-    def is_good(self) -> bool:
-        return time.monotonic() < self.good_until
+    def lasts(self, seconds: Seconds) -> bool:
+        """Whether the device will still know it then."""
+        return time.monotonic() + seconds < self.good_until
 
     def sealed(self, command: str, **parameters: str) -> Reply:
         """The command as it goes over the wire."""

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 from curtaild_drivers.asic import whatsminer
@@ -144,6 +145,9 @@ class WhatsminerV3:
             setting = _object(await self._ask(until, "get.miner.setting"))
         except Refused:  # API 3.0.1 and older do not have it
             setting = {}
+        if self._salt is None:  # in hand, it makes a shed one command
+            with suppress(DriverError):
+                await self._fetch_salt(until)
         if writes == self._writes:
             self._is_off = None if working is None else str(working).lower() != "true"
             percent = number(setting.get("power-percent"))

@@ -1,0 +1,64 @@
+"""Whatever JSON comes back, of whatever shape: a reading or a driver error, and no watts out of thin air."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curtaild_drivers.asic import DRIVER
+from curtaild_drivers.contract import OFF, DriverError, Identity, OperatingPoint, Reading
+from curtaild_drivers.registry import OpenContext
+from drivers.tiny_servers import HOST, digest_http, frames, http_answer, rpc
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+LEAVES |= st.sampled_from(["nan", "0", 10**400])
+WORDS = """
+STATUS,SUMMARY,POWER,CONFIG,VERSION,PROFILES,SESSION,DEVDETAILS,Msg,Code,Description,Power,GHS 5s,HS RT,MHS 1m,Watts,
+Elapsed,Power Limit,Upfreq Complete,mineroff,power_pct,power_limit_set,CurtailMode,Profile,Profile Name,Hashrate,
+SessionID,IsPowerSupplyOn,code,msg,summary,power,config,miner,working,salt,newsalt,time,power-realtime,power-limit,
+power-percent,hash-realtime,elapsed,up-freq-finish,pools,url,user,pass,bitmain-work-mode,miner-mode,stats,enc
+"""
+KEYS = st.sampled_from(WORDS.replace("\n", "").split(","))
+SHAPES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
+)
+FIRMWARES = ["antminer", "whatsminer-v2", "whatsminer-v3", "luxos"]
+
+
+def is_sane(reading: Reading) -> bool:
+    numbers = (reading.power_w, reading.limit_w, reading.rate)
+    return all(number is None or (math.isfinite(number) and number >= 0) for number in numbers) and reading.power_w != 0
+
+
+@pytest.mark.parametrize("firmware", FIRMWARES)
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(shape=st.dictionaries(KEYS, SHAPES, max_size=6))
+async def test_any_answer_at_all(firmware: str, shape: dict[str, Any]) -> None:
+    raw = json.dumps(shape).encode()
+    framed = len(raw).to_bytes(4, "little") + raw
+    async with (
+        rpc(lambda asked: raw) as on_rpc,
+        frames(lambda asked: framed) as on_frames,
+        digest_http(lambda asked: http_answer(raw)) as on_web,
+    ):
+        chosen = {"rpc_port": on_rpc.port, "v3_port": on_frames.port, "http_port": on_web.port}
+        assert DRIVER.open_device is not None
+        device = DRIVER.open_device(
+            HOST, DRIVER.settings.model_validate(chosen), OpenContext(remembered=Identity("x", "S21", firmware))
+        )
+        for call in (device.read, device.operating_points, device.read):
+            try:
+                answer = await call()
+            except DriverError:
+                continue
+            assert not isinstance(answer, Reading) or is_sane(answer)
+        for key, draw_w in ((OFF, 30), ("limit", 3000), ("low", 2600)):
+            try:
+                await device.apply(OperatingPoint(key, draw_w, 1.0))
+            except DriverError:
+                continue
