@@ -1,0 +1,63 @@
+# make demo · make test: each sets up everything it needs by itself. All else: make help.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# uv looks for authorities in SSL_CERT_FILE only; where a proxy intercepts TLS, often only pip has been told of its own.
+ifdef PIP_CERT
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+export UV_PYTHON_DOWNLOADS := never
+UV := $(BIN)/python -m uv --quiet
+
+CHECKED := daemon drivers config tests $(if $(wildcard bench/*.py),bench)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean system-parts
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.runtime ## an emulated farm, a broker, the daemon and a grid operator; no root. ARGS="--help" shows more
+	@$(BIN)/curtaild demo $(ARGS)
+
+test: $(VENV)/.development system-parts ## every test. ARGS="tests/core -k ramp" chooses
+	@$(BIN)/python -m pytest --durations=10 --durations-min=1 $(ARGS)
+
+lint: $(VENV)/.development ## ruff, mypy --strict, the floors between modules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(CHECKED)
+	@$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.development ## the benchmarks in bench/, one after another
+	@for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python "$$bench" || exit 1; done
+
+clean: ## remove what these commands have made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+
+system-parts:
+	@.ci/system-parts || echo "The tests that need what could not be installed are skipped." >&2
+
+# Installs what uv.lock names. --inexact: `make demo` takes nothing away that `make test` has installed.
+$(VENV)/.runtime: $(VENV)/.uv pyproject.toml uv.lock
+	@echo "Installing curtaild in $(VENV)" >&2
+	@$(UV) sync --locked --no-dev --inexact
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.uv pyproject.toml uv.lock
+	@echo "Installing curtaild and its tests' tools in $(VENV)" >&2
+	@$(UV) sync --locked
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.uv: .ci/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "curtaild needs Python 3.11 or newer, and \
+	$(PYTHON) is `$(PYTHON) --version 2>&1`. Name a newer one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments here: \
+	apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/uv.txt
+	@touch $@
