@@ -115,6 +115,14 @@ async def test_every_field_survives_a_mode_change() -> None:
     assert miner.written == [changed], "freq-level stays at 90; nobody asked for 100"
 
 
+async def test_names_are_written_back_to_the_letter() -> None:
+    async with running(miner := Miner()) as device:
+        odd = {"url": "stratum+tcp://één.example:3333", "user": 'a",}{[,b', "pass": "пароль\n\t,}"}
+        miner.configuration["pools"] = [odd]
+        await device.apply(OFF)
+    assert miner.written[0]["pools"] == [odd]
+
+
 async def test_a_warm_shed_is_one_request_and_shows_in_the_next_reading() -> None:
     async with running(miner := Miner()) as device:
         await device.read()
@@ -174,6 +182,11 @@ async def test_without_whole_pools_nothing_is_written(pools: Any, why: str) -> N
     [
         (http_answer(b"", 500), Refused),
         (http_answer(b"<html>"), Refused),
+        (http_answer(json.dumps(CONFIGURATION).replace("farm.17", "f\xe4rm").encode("latin-1")), Refused),
+        (http_answer(json.dumps(CONFIGURATION).replace("}, {", "}{").encode()), Refused),
+        (http_answer(json.dumps(CONFIGURATION).replace("farm.17", "\\ud800").encode()), Refused),
+        (http_answer(b"[" * 90_000), Refused),
+        (http_answer(b"[]"), Refused),
         (http_answer({}), Refused),
         (HANG, Unreachable),
         (CLOSE, Unreachable),

@@ -183,11 +183,20 @@ class Antminer:
         answer = await self._web.request("GET", f"/cgi-bin/{page}.cgi", until)
         if answer.status != 200:
             raise BadReply(f"{page}: HTTP {answer.status}")
-        return parse(answer.body)
+        try:  # to the letter: what is mended or replaced here would be written back so
+            reply = json.loads(answer.body.decode())
+        except (ValueError, RecursionError):
+            raise BadReply(f"{page}: not JSON: {answer.body[:80]!r}") from None
+        if not isinstance(reply, dict):
+            raise BadReply(f"{page}: not a JSON object")
+        return reply
 
     async def _write(self, configuration: Configuration, until: Seconds) -> Outcome:
         _refuse_if_it_would_lose_pools(configuration)
-        body = json.dumps(configuration).encode()
+        try:
+            body = json.dumps(configuration, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Refused("its configuration has text that cannot be written back as it was") from None
         try:
             with command_sent():
                 answer = await self._web.request("POST", "/cgi-bin/set_miner_conf.cgi", until, body)
