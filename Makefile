@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-# uv looks for authorities in SSL_CERT_FILE only; where a proxy intercepts TLS, often only pip has been told of its own.
-ifdef PIP_CERT
-export SSL_CERT_FILE ?= $(PIP_CERT)
+# Where a proxy intercepts TLS, its authority is in the host's store, or pip has been told of it; uv looks at neither.
+SSL_CERT_FILE ?= $(firstword $(PIP_CERT) $(wildcard /etc/ssl/certs/ca-certificates.crt))
+ifneq ($(SSL_CERT_FILE),)
+export SSL_CERT_FILE
 endif
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS := never
@@ -54,9 +55,9 @@ $(VENV)/.development: $(VENV)/.uv pyproject.toml uv.lock
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.uv: .ci/uv.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "curtaild needs Python 3.11 or newer, and \
-	$(PYTHON) is `$(PYTHON) --version 2>&1`. Name a newer one: make PYTHON=python3.12 …" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments here: \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "curtaild needs Python 3.11 or \
+	newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing). Name another: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: \
 	apt-get install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/uv.txt
