@@ -1,4 +1,7 @@
-"""Where everything that arrives waits for the next cycle, and what wakes the cycle before its second is over."""
+"""Where everything that arrives waits for the next cycle, and what wakes the cycle before its second is over.
+
+A grid message wakes it at once. What devices answer wakes it a moment later, so that a thousand answers are one cycle.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ from curtaild.core.allocation import GridMessage
 from curtaild.core.cycle import Answer, Described, Inputs, PollFailure
 from curtaild_drivers.contract import DeviceId, FeederId, MeterReading, Reading
 
+SOON_S = 0.1
 MOST_GRID_MESSAGES = 4096  # between two cycles; the link itself keeps the newest of a flood
 
 
 class Inbox:
-    """Filled by the edges, emptied by the cycle; both on the event loop. A grid message and an answer wake it."""
+    """Filled by the edges, emptied by the cycle; both on the event loop."""
 
     def __init__(self) -> None:
         self._inputs = Inputs()
         self._awake = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
 
     def grid(self, message: GridMessage) -> None:
         if len(self._inputs.grid) < MOST_GRID_MESSAGES:
@@ -28,6 +33,8 @@ class Inbox:
 
     def answer(self, answer: Answer) -> None:
         self._inputs.answers.append(answer)
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(SOON_S, self._awake.set)
 
     def reading(self, device: DeviceId, reading: Reading) -> None:
         self._inputs.readings.append((device, reading))
@@ -44,6 +51,9 @@ class Inbox:
     def take(self) -> Inputs:
         taken, self._inputs = self._inputs, Inputs()
         self._awake.clear()
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         return taken
 
     async def arrival(self, within_s: float) -> None:

@@ -67,8 +67,8 @@ def link_document(memory: LinkMemory, clock: Clock) -> str:
     return _Link(
         allocations=[_stated(allocation, clock) for allocation in memory.allocations],
         scheduled=sorted(memory.scheduled),
-        last_seq=dict(memory.last_seq),
-        known_ids=list(memory.known_ids.items()),
+        last_seq={str(issuer): seq for issuer, seq in memory.last_seq.items()},
+        known_ids=[(str(name), seq) for name, seq in memory.known_ids.items()],
         root_was_governed=memory.root_was_governed,
         hold_until=to_unix(clock, memory.hold_until) if memory.hold_until is not None else None,
     ).model_dump_json()

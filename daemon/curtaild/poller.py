@@ -20,7 +20,16 @@ from curtaild.core.events import Condition
 from curtaild.fleet import FleetDevice, FleetMeter
 from curtaild.inbox import Inbox
 from curtaild.telemetry.telemetry import PollOutcome
-from curtaild_drivers.contract import AuthFailed, BadReply, DeviceId, DriverError, Identity, Seconds, Unreachable
+from curtaild_drivers.contract import (
+    AuthFailed,
+    BadReply,
+    DeviceId,
+    DriverError,
+    Identity,
+    Seconds,
+    Unreachable,
+    Unsupported,
+)
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +205,15 @@ class Poller:
 
     async def _describe(self, name: DeviceId, subject: _Subject) -> None:
         driver, identity = subject.device.driver, subject.device.identity
-        points = await driver.operating_points()
+        subject.is_described = True
+        try:
+            points = await driver.operating_points()
+        except Unsupported as error:
+            log.warning("%s is read but not throttled: %s", name, error)
+            return
+        except BaseException:
+            subject.is_described = False
+            raise
         rated_w = subject.device.spec.rated_w
         if rated_w is None and identity is not None:
             rated_w = identity.rated_w

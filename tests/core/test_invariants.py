@@ -87,7 +87,7 @@ class SiteUnderFire(RuleBasedStateMachine):
         self.heartbeat_lost_at: Seconds | None = None
         self.disturbed_at: Seconds = 0.0
         self.limits_w = dict.fromkeys((SITE, ROW_A, ROW_B), self.full_w)
-        self.were_true_w = dict.fromkeys((SITE, ROW_A, ROW_B), 0.0)
+        self.restarted_at: dict[DeviceId, Seconds] = {}
         self.world.tick()
 
     # ---- what the world does ------------------------------------------------------------------
@@ -150,7 +150,9 @@ class SiteUnderFire(RuleBasedStateMachine):
     @rule(index=st.integers(0, 8))
     def a_device_restarts_by_itself(self, index: int) -> None:
         devices = self.world.plant.device_ids
-        self.world.plant.miner(devices[index % len(devices)]).reboot(self.world.plant.now)
+        device = devices[index % len(devices)]
+        self.world.plant.miner(device).reboot(self.world.plant.now)
+        self.restarted_at[device] = self.world.now
         self._disturb()
         self._live(1)
 
@@ -211,7 +213,7 @@ class SiteUnderFire(RuleBasedStateMachine):
         site = self.world.site
         for device in site.devices.values():
             if device.actuation is not None and device.actuation.is_raise:
-                device.reserved_w = max(device.reserved_w, device.upper_w(device.actuation.target))
+                device.reserved_w = max(device.reserved_w, device.may_reach_w(device.actuation.target))
         sums = tally(site.tree, site.meters, site.devices.values(), site.policy)
         for feeder in site.tree.specs:
             below = [d for d in site.devices.values() if feeder in site.tree.paths[d.spec.feeder]]
@@ -225,7 +227,10 @@ class SiteUnderFire(RuleBasedStateMachine):
         for device in site.devices.values():
             miner = plant.miner(device.spec.id)
             lies = any(miner.has(lie) for lie in LASTING_LIES)
-            heading[device.spec.id] = miner.power_w if lies else max(miner.power_w, miner.heading_w)
+            restarted_at = self.restarted_at.get(device.spec.id, 0.0)
+            is_unread_since = device.reading is None or device.reading.taken_at <= restarted_at
+            is_unknowable = lies or is_unread_since
+            heading[device.spec.id] = miner.power_w if is_unknowable else max(miner.power_w, miner.heading_w)
             if device.actuation is not None and device.actuation.is_raise:
                 target_w = device.actuation.target.draw_w
                 heading[device.spec.id] = max(heading[device.spec.id], target_w if not lies else 0.0)

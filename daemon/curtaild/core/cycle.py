@@ -27,7 +27,7 @@ from curtaild.core.events import (
 )
 from curtaild.core.feeders import FeederTree
 from curtaild.core.limits import UNLIMITED, Ceiling, Limit, within
-from curtaild.core.link import FAILSAFE, Link
+from curtaild.core.link import FAILSAFE, Link, LinkPolicy
 from curtaild.core.policy import Policy
 from curtaild.core.tally import FeederTally, tally
 from curtaild_drivers.contract import (
@@ -129,17 +129,13 @@ class Site:
         self.stepped_at = now
         self.epoch = epoch
         self.devices = {spec.id: Device(spec) for spec in devices}
-        self.by_feeder: dict[FeederId, list[Device]] = {feeder: [] for feeder in tree.specs}
-        for device in self.devices.values():
-            self.by_feeder[device.spec.feeder].append(device)
-        self.meters = {
-            feeder: MeteredFeeder(spec) for feeder, spec in tree.specs.items() if spec.meter_stale_after_s is not None
-        }
+        self.meters: dict[FeederId, MeteredFeeder] = {}
         self.compliance = Compliance(epoch)
-        self.tallies: dict[FeederId, FeederTally] = {feeder: FeederTally() for feeder in tree.specs}
         self.limits: dict[FeederId, tuple[Ceiling, str]] = {}
         self.ramp_w: dict[FeederId, Watts] = {}
-        self.deficits: dict[FeederId, Watts] = dict.fromkeys(tree.specs, 0.0)
+        self.deficits: dict[FeederId, Watts] = {}
+        self.tallies: dict[FeederId, FeederTally] = {}
+        self._hang_up()
         self.actuations_issued = 0
         self._starts_owed = 0.0
         for intent in intents:
@@ -161,6 +157,46 @@ class Site:
                 stage=ActuationStage.OUTCOME_UNKNOWN,
                 answered_at=now,
             )
+
+    def reconfigure(
+        self, tree: FeederTree, devices: Iterable[DeviceSpec], link_policy: LinkPolicy, policy: Policy
+    ) -> None:
+        """Take a new site file: what is known of devices, meters and the link that stay is kept."""
+        self.tree, self.policy, self.link.policy = tree, policy, link_policy
+        known = self.devices
+        self.devices = {}
+        for spec in devices:
+            device = known.get(spec.id)
+            if device is None:
+                device = Device(spec)
+            elif device.spec.points is not None:
+                known_spec = device.spec
+                device.spec = replace(
+                    spec,
+                    points=known_spec.points,
+                    rated_w=max(spec.rated_w, known_spec.points.highest.draw_w if known_spec.points else 0.0),
+                    settle_down_s=known_spec.settle_down_s,
+                    settle_up_s=known_spec.settle_up_s,
+                )
+            self.devices[spec.id] = device
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Put devices and meters on their feeders; forget feeders that are gone."""
+        tree = self.tree
+        self.by_feeder: dict[FeederId, list[Device]] = {feeder: [] for feeder in tree.specs}
+        for device in self.devices.values():
+            self.by_feeder[device.spec.feeder].append(device)
+        known = self.meters
+        self.meters = {}
+        for feeder, spec in tree.specs.items():
+            if spec.meter_stale_after_s is not None:
+                meter = self.meters[feeder] = known.get(feeder) or MeteredFeeder(spec)
+                meter.spec = spec
+        self.tallies = {feeder: FeederTally() for feeder in tree.specs}
+        self.limits = {feeder: limit for feeder, limit in self.limits.items() if feeder in tree.specs}
+        self.ramp_w = {feeder: ramp for feeder, ramp in self.ramp_w.items() if feeder in tree.specs}
+        self.deficits = {feeder: self.deficits.get(feeder, 0.0) for feeder in tree.specs}
 
     def next_actuation_id(self) -> ActuationId:
         self.actuations_issued += 1

@@ -135,6 +135,10 @@ class Device:
         ratio = self.learned.get(point.key)
         return point.draw_w * ratio.upper if ratio is not None else point.draw_w
 
+    def may_reach_w(self, point: OperatingPoint) -> Watts:
+        """What a raise to `point` is counted with: what was learned at another draw may not hold there."""
+        return max(point.draw_w, self.upper_w(point))
+
     def most_w(self, point: OperatingPoint) -> Watts:
         """The most that still passes for being at `point`; units differ before their own draw there is learned."""
         ratio = self.learned.get(point.key)
@@ -189,4 +193,5 @@ def reported_point(device: Device, reading: Reading) -> OperatingPoint | None:
         return points.lowest
     if reading.limit_w is not None and any(point.divisible for point in points.points):
         return point_at(points, reading.limit_w + points.step_w / 2)
-    return next((point for point in points.points if point.key == reading.point_key), None)
+    named = [point for point in points.points if point.key == reading.point_key]
+    return named[0] if len(named) == 1 and not named[0].divisible else None

@@ -202,7 +202,7 @@ def give_back(
 
 def _worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:
     """What a raise to `point` must be counted with until the meter has seen it."""
-    return max(device.reserved_w, device.upper_w(point)) * (1 + policy.reading_error_fraction)
+    return max(device.reserved_w, device.may_reach_w(point)) * (1 + policy.reading_error_fraction)
 
 
 def _push_upper(

@@ -234,10 +234,11 @@ class Link:
         return stated
 
     def in_force(self, moment: Seconds) -> Iterator[Allocation]:
-        """The newest valid allocation per issuer and feeder."""
+        """The newest valid allocation per issuer and feeder. One for a feeder that a new site file no longer has is kept,
+        without effect."""
         newest: dict[tuple[Issuer, FeederId], Allocation] = {}
         for held in self.memory.allocations:
-            if held.covers(moment):
+            if held.covers(moment) and held.feeder in self.policy.feeders:
                 key = (held.issuer, held.feeder)
                 if key not in newest or held.seq > newest[key].seq:
                     newest[key] = held

@@ -292,7 +292,7 @@ def _known_w(device: Device) -> Watts:
     draw_w = device.draw_w if device.draw_w is not None else device.spec.rated_w
     actuation = device.actuation
     if actuation is not None:
-        going_to_w = device.upper_w(actuation.target) if _may_rise(actuation) else 0.0
+        going_to_w = device.may_reach_w(actuation.target) if _may_rise(actuation) else 0.0
         return max(draw_w, actuation.reserved_before_w, going_to_w)
     if device.setpoint is not None:
         is_restarting = device.reading is not None and device.reading.state is RunState.STARTING

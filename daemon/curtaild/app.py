@@ -1,0 +1,278 @@
+"""The daemon as a whole: opens everything, runs it, takes a new site file, stops without touching a device."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import curtaild_config as config
+from curtaild import memory, translate
+from curtaild.actuator import Actuator
+from curtaild.clock import Clock, SystemClock
+from curtaild.control import ControlLoop
+from curtaild.core.cycle import Site
+from curtaild.core.link import Link
+from curtaild.core.status import SiteStatus
+from curtaild.fleet import FleetDevice, open_devices, open_meters
+from curtaild.grid.connection import GridLink
+from curtaild.inbox import Inbox
+from curtaild.narrate import watts
+from curtaild.poller import Poller
+from curtaild.sd_notify import Notifier
+from curtaild.store import Store
+from curtaild.telemetry import HealthReport, Telemetry, TelemetryServer, watch_loop_lag
+from curtaild_drivers.contract import Seconds
+
+log = logging.getLogger(__name__)
+
+STOP_DEADLINE_S = 5.0
+STATUS_EVERY_S = 5.0
+PRUNE_EVERY_S = 6 * 3600.0
+TRY_AGAIN_S = 1.0
+
+
+class Daemon:
+    """`async with Daemon(path, site) as daemon: await daemon.run()`. Raises `SiteFileError`, `StoreError`,
+    `MemoryDamaged`, `ListenError` and `NoSuchAbility` while starting; nothing after that."""
+
+    def __init__(self, path: Path, site: config.Site, *, clock: Clock | None = None) -> None:
+        self.path = path
+        self.config = site
+        self.clock = clock or SystemClock()
+        self.telemetry = Telemetry(version("curtaild"), self.clock)
+        self.notifier = Notifier.from_environment()
+        self.inbox = Inbox()
+        self.store: Store
+        self.control: ControlLoop
+        self.server: TelemetryServer
+        self._stack = AsyncExitStack()
+        self._edges = AsyncExitStack()
+        self._stopping = asyncio.Event()
+        self._is_ready = False
+        self._is_config_loaded = True
+        self._told_systemd_at: Seconds = -1e9
+
+    # ---- start and stop -----------------------------------------------------------------------
+
+    async def __aenter__(self) -> Daemon:
+        async with AsyncExitStack() as stack:
+            self.store = Store.open(self.config.ledger.path, clock=self.clock)
+            stack.push_async_callback(self.store.close, STOP_DEADLINE_S)
+            self._build_control(self.store.documents())
+            self.server = TelemetryServer(self.config.telemetry.listen, self.telemetry, self._status, self._health)
+            await self.server.start()
+            stack.push_async_callback(self.server.stop)
+            await self._open_edges()
+            stack.push_async_callback(self._close_edges)
+            self._stack = stack.pop_all()
+        log.info(
+            "curtaild %s at site %s: %d devices, %d meters; metrics and status at %s",
+            version("curtaild"),
+            self.config.name,
+            len(self.control.site.devices),
+            len(self.control.site.meters),
+            self.server.url,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.notifier.stopping("devices stay at their last safe setpoints")
+        await self._stack.aclose()
+        log.info("stopped; devices stay at their last safe setpoints")
+
+    def _build_control(self, documents: dict[str, str]) -> None:
+        now = self.clock.monotonic()
+        tree = translate.feeder_tree(self.config)
+        identities = memory.identities(documents)
+        specs = translate.device_specs(self.config, self.config.expand_devices(), identities)
+        link = Link(translate.link_policy(self.config, tree), now, memory.link_memory(documents, self.clock))
+        epoch = f"{int(self.clock.wall() * 1000):x}"
+        intents = memory.raise_intents(documents)
+        site = Site(tree, specs, link, translate.policy(self.config), now, epoch, intents)
+        for device_id, ratios in memory.learned(documents).items():
+            if device_id in site.devices:
+                site.devices[device_id].learned = ratios
+        self.control = ControlLoop(site, self.inbox, self.store, self.telemetry, self.clock, self._on_cycle)
+        self._identities = identities
+
+    async def _open_edges(self) -> None:
+        """Everything that speaks to the outside: devices, meters, the grid. Closed and opened again by a reload."""
+        site_file = str(self.path)
+        fleet = open_devices(self.config.expand_devices(), self._identities, site_file)
+        meters = open_meters(self.config.meters(), site_file)
+        password = config.resolve_secrets(config.grid_secret_sources(self.config), site_file).get("password")
+        async with AsyncExitStack() as stack:
+            for device in fleet.values():
+                stack.push_async_callback(_close_quietly, device.driver.close)
+                self.telemetry.describe(device.spec.id, device.spec.driver, device.identity)
+            for meter in meters:
+                stack.push_async_callback(_close_quietly, meter.driver.close)
+            actuator = Actuator(fleet, self.inbox.answer, self.clock, self.config.policy.write_concurrency)
+            stack.push_async_callback(actuator.close, STOP_DEADLINE_S)
+            poller = Poller(
+                fleet,
+                meters,
+                self.inbox,
+                self.clock,
+                self.config.policy.poll_concurrency,
+                is_watched=self.control.is_watched,
+                stands_back=lambda: actuator.is_shedding,
+                observe=self.telemetry.observe_poll,
+                on_identity=lambda name, identity: self._identified(fleet[name]),
+            )
+            grid = GridLink(
+                self.config.grid,
+                self.config.name,
+                self.control.site.tree.root,
+                self.clock,
+                self.inbox.grid,
+                password.get_secret_value() if password is not None else None,
+            )
+            self.control.connect(grid, actuator, poller, self.config.grid.status_interval_s)
+            for name, work in (("grid link", grid.run), ("poller", poller.run)):
+                stack.push_async_callback(_cancel, asyncio.create_task(_supervise(name, work), name=name))
+            stack.push_async_callback(_cancel, asyncio.create_task(self._watch_brokers(grid)))
+            self._edges = stack.pop_all()
+
+    async def _close_edges(self) -> None:
+        await self._edges.aclose()
+        self._edges = AsyncExitStack()
+        await asyncio.wait([self.control.keep_learned()], timeout=STOP_DEADLINE_S)
+
+    def _identified(self, device: FleetDevice) -> None:
+        if device.identity is not None:
+            self._identities[device.spec.id] = device.identity
+            self.control.remember_identity(device.spec.id, device.identity)
+            self.telemetry.describe(device.spec.id, device.spec.driver, device.identity)
+
+    # ---- run ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until `stop`, SIGTERM or SIGINT; SIGHUP reloads the site file."""
+        loop = asyncio.get_running_loop()
+        reloading: set[asyncio.Task[bool]] = set()
+
+        def reload() -> None:
+            task = asyncio.create_task(self.reload())
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        tasks = [
+            asyncio.create_task(self.control.run(), name="control"),
+            asyncio.create_task(watch_loop_lag(self.telemetry), name="loop lag"),
+            asyncio.create_task(self._prune(), name="prune"),
+            asyncio.create_task(self._stopping.wait(), name="stop"),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+            await asyncio.gather(*reloading, return_exceptions=True)
+            for task in tasks:
+                await _cancel(task)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def reload(self) -> bool:
+        """Take the site file anew. A wrong one changes nothing; the log says all that is wrong with it."""
+        self.notifier.reloading()
+        try:
+            fresh = config.load_site(self.path)
+            config.resolve_secrets(config.grid_secret_sources(fresh), str(self.path))
+            tree = translate.feeder_tree(fresh)
+            specs = translate.device_specs(fresh, fresh.expand_devices(), self._identities)
+            open_devices(fresh.expand_devices(), self._identities, str(self.path))
+            open_meters(fresh.meters(), str(self.path))
+        except (config.SiteFileError, ValueError, LookupError) as error:
+            self._is_config_loaded = False
+            log.error("the new site file is wrong, the old one stays in force:\n%s", error)
+            self.notifier.ready("the new site file is wrong; the old one is in force")
+            return False
+        for kept in ("site", "ledger", "telemetry"):
+            if getattr(fresh, kept) != getattr(self.config, kept):
+                log.warning("[%s] takes effect only with a restart", kept)
+        fresh = fresh.model_copy(update={kept: getattr(self.config, kept) for kept in ("site", "ledger", "telemetry")})
+        await self._close_edges()
+        self.config = fresh
+        self.control.site.reconfigure(tree, specs, translate.link_policy(fresh, tree), translate.policy(fresh))
+        await self._open_edges()
+        self._is_config_loaded = True
+        log.info("the new site file is in force: %d devices", len(specs))
+        self.notifier.ready(self._summary())
+        return True
+
+    async def _prune(self) -> None:
+        while True:
+            before = self.clock.wall() - self.config.ledger.retention_days * 86_400
+            with suppress(Exception):  # the store has told of it
+                await self.store.prune(before)
+            await asyncio.sleep(PRUNE_EVERY_S)
+
+    async def _watch_brokers(self, grid: GridLink) -> None:
+        while True:
+            for state in grid.links:
+                self.telemetry.observe_broker(state.url, state.connected)
+            await asyncio.sleep(1.0)
+
+    # ---- what is told of it -------------------------------------------------------------------
+
+    def _on_cycle(self) -> None:
+        """After each completed cycle, and only then: systemd's proof that limits are being kept."""
+        self.notifier.watchdog()
+        now = self.clock.monotonic()
+        if not self._is_ready and not self.control.site.is_in_grace(now):
+            self._is_ready = True
+            self.notifier.ready(self._summary())
+            self._told_systemd_at = now
+        elif now - self._told_systemd_at >= STATUS_EVERY_S:
+            self.notifier.status(self._summary())
+            self._told_systemd_at = now
+
+    def _summary(self) -> str:
+        status = self.control.status
+        site = status.site
+        drawn_w = site.metered_w if site.meter_is_fresh and site.metered_w is not None else site.reserved_w
+        deficit = f", deficit {watts(site.deficit_w)}" if site.deficit_w else ""
+        return (
+            f"{status.phase.value}: {watts(drawn_w)} of {watts(site.limit_w)}{deficit}; "
+            f"{site.devices} devices, {status.actuations_in_flight} in motion"
+        )
+
+    def _status(self) -> SiteStatus | None:
+        return self.control.status
+
+    def _health(self) -> HealthReport:
+        return self.telemetry.health(self._is_config_loaded)
+
+
+async def _supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Keep `work` running: what ends or fails is told and begun again."""
+    while True:
+        try:
+            await work()
+            log.error("%s ended by itself; it is started again", name)
+        except Exception:
+            log.exception("%s failed; it is started again", name)
+        await asyncio.sleep(TRY_AGAIN_S)
+
+
+async def _cancel(task: asyncio.Task[object]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await task
+
+
+async def _close_quietly(close: Callable[[], Awaitable[None]]) -> None:
+    with suppress(Exception):
+        async with asyncio.timeout(STOP_DEADLINE_S):
+            await close()

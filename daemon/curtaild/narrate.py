@@ -1,0 +1,83 @@
+"""Says in the log what a person must know: once at the start, once at the recovery, and nothing in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from curtaild.core.events import (
+    Ack,
+    AckStage,
+    BreachChanged,
+    BreachStage,
+    Condition,
+    DeficitChanged,
+    DeviceChanged,
+    Event,
+    LimitChanged,
+    LinkChanged,
+    LinkPhase,
+    MeterChanged,
+)
+from curtaild.core.limits import Limit
+from curtaild_drivers.contract import Watts
+
+log = logging.getLogger("curtaild")
+
+_REMEDIES = {
+    Condition.UNREACHABLE: "it counts at its last draw, then at its rated draw; check its power and network",
+    Condition.AUTH_FAILED: "it cannot be commanded; correct its group's password in the site file",
+    Condition.BAD_REPLY: "its readings are not believed; check what answers at its address",
+    Condition.STALE: "its reservation grows to its rated draw",
+    Condition.DIVERGED: "it does not obey; others are shed in its place, and it is asked again later",
+    Condition.REFUSED: "others are shed in its place, and it is asked again later",
+    Condition.DRIFTED: "somebody or something else moved it; it counts at its worst until it is steady",
+}
+
+
+def narrate(events: Iterable[Event]) -> None:
+    """One line per event that a person must know of."""
+    for event in events:
+        match event:
+            case LinkChanged():
+                level = logging.WARNING if event.after is LinkPhase.FAILSAFE else logging.INFO
+                log.log(level, "grid link: %s → %s: %s", event.before.value, event.after.value, event.reason)
+            case LimitChanged():
+                told = watts(event.after.watts) if isinstance(event.after, Limit) else "its rating alone"
+                log.info("limit at %s: %s (%s)", event.feeder, told, event.source)
+            case DeviceChanged():
+                _narrate_device(event)
+            case MeterChanged(is_fresh=True):
+                log.info("meter of %s: fresh", event.feeder)
+            case MeterChanged():
+                log.warning("meter of %s: stale (%s); its devices count at their worst", event.feeder, event.detail)
+            case DeficitChanged(deficit_w=0.0):
+                log.info("deficit at %s: over", event.feeder)
+            case DeficitChanged():
+                log.warning("deficit at %s: %s cannot be shed", event.feeder, watts(event.deficit_w))
+            case BreachChanged():
+                level = logging.INFO if event.stage is BreachStage.RESOLVED else logging.ERROR
+                over = watts(event.over_w)
+                log.log(
+                    level, "breach %s at %s: %s, %s over the limit", event.id, event.feeder, event.stage.value, over
+                )
+            case Ack(stage=AckStage.REJECTED):
+                code = event.code.value if event.code is not None else "?"
+                log.warning("allocation %s rejected: %s: %s", event.allocation_id or "?", code, event.reason)
+            case _:
+                continue
+
+
+def _narrate_device(event: DeviceChanged) -> None:
+    if event.begins:
+        log.warning("%s: %s: %s; %s", event.device, event.condition.value, event.detail, _REMEDIES[event.condition])
+    else:
+        log.info("%s: no longer %s", event.device, event.condition.value)
+
+
+def watts(value_w: Watts) -> str:
+    """Watts for people's eyes."""
+    for size, unit in ((1e6, "MW"), (1e3, "kW")):
+        if abs(value_w) >= size:
+            return f"{value_w / size:.3g} {unit}" if abs(value_w) < 1000 * size else f"{value_w / size:,.0f} {unit}"
+    return f"{value_w:.0f} W"
