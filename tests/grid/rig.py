@@ -99,7 +99,8 @@ async def running(
         yield run
     finally:
         task.cancel()
-        await asyncio.wait((task,))
+        _, late = await asyncio.wait((task,), timeout=PATIENCE_S)
+        assert not late, "the link does not stop"
         if not task.cancelled():
             task.result()
 

@@ -16,7 +16,7 @@ import pytest
 from curtaild.core.allocation import AllocationReceived
 from curtaild.grid.broker_link import retry_delay_s
 from curtaild.grid.connection import GridLink
-from curtaild.grid.mqtt import ConnectionFailed, Obstacle
+from curtaild.grid.mqtt import ConnectionFailed, Obstacle, heeding_cancellation
 from grid.authority import Authority
 from grid.rig import (
     CLOCK,
@@ -137,6 +137,38 @@ async def test_a_broker_frozen_from_the_start_is_reached_when_it_thaws(
         async with operator(broker, site) as grid:
             await grid.allocate(3)
             assert limit_of(await run.next(AllocationReceived)) == 3
+
+
+@pytest.mark.parametrize("outcome", ["answered", "failed"])
+async def test_a_cancellation_that_comes_with_the_answer_is_not_lost(outcome: str) -> None:
+    """aiomqtt waits by `asyncio.wait_for`, which on Python 3.11 forgets the one for the other."""
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def ask() -> str:
+        return await asyncio.wait_for(answer, timeout=PATIENCE_S)
+
+    asking = asyncio.create_task(heeding_cancellation(ask()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    if outcome == "answered":
+        answer.set_result("answer")
+    else:
+        answer.set_exception(OSError("failed"))
+    asking.cancel()
+    await asyncio.wait((asking,), timeout=PATIENCE_S)
+    assert asking.cancelled()
+
+
+async def test_stopping_at_any_moment_stops(broker: Mosquitto, site: str) -> None:
+    """While connecting, subscribing, publishing: wherever the cancellation strikes, the link ends and says so."""
+    for steps in range(60):
+        async with running(at(broker), site, wait=steps % 2 == 0) as run:
+            run.link.status(a_status())
+            for number in range(20):
+                run.link.ack(an_ack(number))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        assert run.task.cancelled()
 
 
 async def test_stopping_while_a_frozen_broker_is_asked_to_connect_is_quick(

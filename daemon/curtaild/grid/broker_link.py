@@ -15,7 +15,7 @@ import aiomqtt
 from curtaild.core.allocation import GridMessage, MessageRejected, RejectCode
 from curtaild.core.status import SiteStatus
 from curtaild.grid.inbox import Inbox, Shelf, WorkBudget
-from curtaild.grid.mqtt import Access, ConnectionFailed, Obstacle, connection, lost, subscribe
+from curtaild.grid.mqtt import Access, ConnectionFailed, Obstacle, connection, lost, publish, subscribe
 from curtaild.grid.native import Context, decode, encode_last_will, encode_status, encode_stopped
 from curtaild.grid.outbox import Answer, Outbox
 from curtaild_drivers.contract import Seconds
@@ -201,10 +201,10 @@ class BrokerLink:
                 if self._echo_expected is None:
                     self._echo_expected = payload
                     self._echo_due_at = self._clock.monotonic() + ECHO_TIMEOUT_S
-                await client.publish(self._topics.status, payload, qos=1, retain=True)
+                await publish(client, self._topics.status, payload, qos=1, retain=True)
             answer = self._outbox.next_answer()
             if answer is not None:
-                await client.publish(answer.topic, answer.payload, qos=1, retain=False)
+                await publish(client, answer.topic, answer.payload, qos=1, retain=False)
                 self._outbox.handed_over(answer)
         self._has_outgoing.clear()
 
@@ -213,9 +213,11 @@ class BrokerLink:
         try:
             async with asyncio.timeout(GOODBYE_TIMEOUT_S):
                 await self._flush(client)
-                await client.publish(self._topics.status, encode_stopped(self._clock), qos=1, retain=True)
-        except (aiomqtt.MqttError, TimeoutError) as error:
-            log.warning("grid link to %s: could not say goodbye: %s", self._access.url, error or "no answer in time")
+                await publish(client, self._topics.status, encode_stopped(self._clock), qos=1, retain=True)
+        except (ConnectionFailed, TimeoutError) as error:
+            log.warning(
+                "grid link to %s: could not say goodbye: %s", self._access.url, str(error) or "no answer in time"
+            )
 
     # ---- watching -----------------------------------------------------------------------------
 

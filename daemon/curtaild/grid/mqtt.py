@@ -9,18 +9,20 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
 from curtaild.grid.inbox import Inbox
 from curtaild_drivers.contract import Seconds
+
+Answer = TypeVar("Answer")
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 5.0
@@ -106,13 +108,39 @@ async def subscribe(client: aiomqtt.Client, topics: Sequence[tuple[str, int]], a
     """Subscribe to (topic, QoS) each. Raises `ConnectionFailed` where the broker refuses one in so many words; many
     brokers grant what their access list then withholds."""
     try:
-        codes: Sequence[int | ReasonCode] = await client.subscribe(list(topics))
+        codes: Sequence[int | ReasonCode] = await heeding_cancellation(client.subscribe(list(topics)))
     except aiomqtt.MqttError as error:
         raise lost(error) from None
     refused = [topic for (topic, _), code in zip(topics, codes, strict=False) if _is_failure(code)]
     if refused:
         reason = f"the broker lets {_who(access)} not read {', '.join(refused)}: check its access list"
         raise ConnectionFailed(Obstacle.SETUP, reason)
+
+
+async def publish(client: aiomqtt.Client, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+    """Returns once the broker has acknowledged (QoS 1), or the bytes are on their way (QoS 0).
+
+    What is acknowledged may yet be swallowed by the broker's access list. Raises `ConnectionFailed`.
+    """
+    try:
+        await heeding_cancellation(client.publish(topic, payload, qos=qos, retain=retain))
+    except aiomqtt.MqttError as error:
+        raise lost(error) from None
+
+
+async def heeding_cancellation(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Await something of aiomqtt's and be cancelled if cancelled.
+
+    It waits by `asyncio.wait_for`, which up to Python 3.11 forgets a cancellation that arrives in the same instant as
+    the answer. The task then lives on, and whoever cancelled it waits for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        return await work
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def lost(error: aiomqtt.MqttError) -> ConnectionFailed:
@@ -232,12 +260,14 @@ def _not_admitted(access: Access, error: aiomqtt.MqttError) -> ConnectionFailed:
 
 async def _leave(client: aiomqtt.Client) -> None:
     """Say goodbye if that is still possible, and close the socket."""
-    with suppress(aiomqtt.MqttError, TimeoutError):
-        async with asyncio.timeout(LEAVE_TIMEOUT_S):
-            await client.__aexit__(None, None, None)
-    ended = client._disconnected  # the only place where aiomqtt keeps it
-    if ended.done() and not ended.cancelled():
-        ended.exception()  # marks it as seen: asyncio would log it a second time as "never retrieved"
+    try:
+        with suppress(aiomqtt.MqttError, TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                await heeding_cancellation(client.__aexit__(None, None, None))
+    finally:
+        ended = client._disconnected  # the only place where aiomqtt keeps it
+        if ended.done() and not ended.cancelled():
+            ended.exception()  # marks it as seen: asyncio would log it a second time as "never retrieved"
 
 
 def _is_failure(code: int | ReasonCode) -> bool:

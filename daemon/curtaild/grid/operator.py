@@ -20,7 +20,7 @@ import aiomqtt
 from curtaild.clock import Clock, SystemClock, UnixSeconds
 from curtaild.core.allocation import Urgency
 from curtaild.grid.inbox import Inbox, Shelf
-from curtaild.grid.mqtt import Access, ConnectionFailed, connection, lost, subscribe
+from curtaild.grid.mqtt import Access, ConnectionFailed, connection, lost, publish, subscribe
 from curtaild.grid.native import GridAllocation, Topics, encode_allocation, encode_heartbeat, encode_schedule
 from curtaild_drivers.contract import Seconds, Watts
 
@@ -105,7 +105,7 @@ class Operator:
             is_emergency=emergency,
         )
         allocation = self._allocation(window)
-        await self._publish(self._topics.allocation, encode_allocation(allocation), qos=1, retain=True)
+        await publish(self._client, self._topics.allocation, encode_allocation(allocation), qos=1, retain=True)
         return allocation.id
 
     async def release(self, *, feeder: str | None = None) -> str:
@@ -117,11 +117,12 @@ class Operator:
         seq = self._next_seq()
         allocations = [self._allocation(window) for window in windows]
         payload = encode_schedule(self._issuer, seq, self._clock.wall(), allocations)
-        await self._publish(self._topics.schedule, payload, qos=1, retain=True)
+        await publish(self._client, self._topics.schedule, payload, qos=1, retain=True)
         return [allocation.id for allocation in allocations]
 
     async def heartbeat(self) -> None:
-        await self._publish(self._topics.heartbeat, encode_heartbeat(self._clock.wall(), self._next_seq()))
+        beat = encode_heartbeat(self._clock.wall(), self._next_seq())
+        await publish(self._client, self._topics.heartbeat, beat, qos=0, retain=False)
 
     @asynccontextmanager
     async def heartbeats(self, interval_s: Seconds = 30.0) -> AsyncIterator[None]:
@@ -190,12 +191,6 @@ class Operator:
     async def _stop_reading(self) -> None:
         self._reading.cancel()
         await asyncio.wait((self._reading,))
-
-    async def _publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> None:
-        try:
-            await self._client.publish(topic, payload, qos=qos, retain=retain)
-        except aiomqtt.MqttError as error:
-            raise lost(error) from None
 
     def _allocation(self, window: Window) -> GridAllocation:
         seq = self._next_seq()
