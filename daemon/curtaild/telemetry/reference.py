@@ -26,7 +26,8 @@ _STATUS_HEAD = """
 ## The status as JSON
 
 `/status` answers one object; with `?devices=0` it leaves out `devices`. Keys carry their unit: `_w` watts,
-`_s` seconds, `_c` °C. Unknown is null. Keys may be added; none changes its meaning. Before the first cycle the answer is 503.
+`_s` seconds, `_c` °C. Unknown is null. Keys may be added; none changes its meaning. Before the first
+cycle the answer is 503.
 """
 
 STATUS_KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
