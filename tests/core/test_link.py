@@ -67,9 +67,7 @@ def states(
 class Desk:
     """A link and a clock. `hears` is a cycle in which messages arrived; `passes` are cycles of one second without."""
 
-    def __init__(
-        self, start: Seconds = 0.0, memory: LinkMemory | None = None, policy: LinkPolicy = POLICY
-    ) -> None:
+    def __init__(self, start: Seconds = 0.0, memory: LinkMemory | None = None, policy: LinkPolicy = POLICY) -> None:
         self.now = start
         self.link = Link(policy, start, memory)
         self.events: list[Event] = []
@@ -108,10 +106,10 @@ class Desk:
         return [event.after for event in self.events if isinstance(event, LinkChanged)]
 
 
-def governed(limit_w: Watts | None = 5_000.0, **window: Seconds) -> Desk:
+def governed(limit_w: Watts | None = 5_000.0, until: Seconds | None = None) -> Desk:
     """A desk that has left `starting` on a heartbeat and allocation 1."""
     desk = Desk()
-    desk.hears(HEARTBEAT, states(1, limit_w, **window))
+    desk.hears(HEARTBEAT, states(1, limit_w, until=until))
     assert desk.link.phase is (LIMITED if limit_w is not None else UNLIMITED_)
     return desk
 
@@ -228,7 +226,9 @@ def test_a_limit_of_zero_is_a_limit() -> None:
 
 def test_silence_leads_to_the_fail_safe_and_only_all_three_lead_out() -> None:
     """Heartbeat, fresh allocation, hold over: in every order, the last of them opens."""
-    for words in ([HEARTBEAT, states(2, 8_000.0)], [states(2, 8_000.0), HEARTBEAT]):
+    back = states(2, 8_000.0)
+    orders: list[tuple[GridMessage | Allocation, GridMessage | Allocation]] = [(HEARTBEAT, back), (back, HEARTBEAT)]
+    for words in orders:
         desk = governed()
         desk.passes(119)
         assert desk.stands == (LIMITED, 5_000.0)
@@ -766,7 +766,6 @@ class Oracle:
     heard: bool = False
     fresh: bool = False
     open: bool = False
-    safe_since_silence: bool = False
     hold_until: Seconds = -math.inf
 
     def hears(self, message: GridMessage, now: Seconds) -> None:
@@ -796,10 +795,8 @@ class Oracle:
     def tick(self, now: Seconds) -> None:
         silent = now >= self.last_contact + TIMEOUT_S
         covered = bool(self.in_force(now, SITE))
-        if silent and (self.open or self.heard or self.last_contact == 0.0):
-            if self.open or self.heard or not self.safe_since_silence:
-                self.hold_until = now + HOLD_S
-            self.safe_since_silence = True
+        if silent and (self.open or self.heard):
+            self.hold_until = now + HOLD_S
             self.open = self.heard = self.fresh = False
         elif self.open and not covered:
             self.open, self.heard, self.fresh, self.hold_until = False, True, True, -math.inf

@@ -66,11 +66,16 @@ class AllocationReceived:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleReceived:
-    """The whole list of an issuer's coming allocations; it replaces the list before it."""
+    """The whole list of an issuer's coming allocations; it replaces the list before it.
+
+    `seq` is the list's own and tells a lagging copy from a new list; `None` where the dialect has none: then the
+    highest of its allocations stands for it.
+    """
 
     issuer: Issuer
     allocations: tuple[Allocation, ...]
     retained: bool = False
+    seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ allocation ran out → back only on heartbeat and a fresh allocation, after a si
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from curtaild.core.allocation import (
@@ -22,12 +23,13 @@ from curtaild.core.allocation import (
     ScheduleReceived,
 )
 from curtaild.core.events import Ack, AckStage, AllocationTaken, Event, LinkChanged, LinkPhase
-from curtaild.core.limits import UNLIMITED, Ceiling, Limit, Unlimited, strictest
+from curtaild.core.limits import UNLIMITED, Ceiling, Limit, strictest
 from curtaild_drivers.contract import FeederId, Seconds, Watts
 
 FAILSAFE = "fail-safe"
 MOST_HELD = 1024  # allocations held at once; a grid that needs more is not a grid but a fault
 MOST_REMEMBERED = 4096  # ids of ended allocations, so that a late duplicate is known as one
+MOST_ISSUERS = 64  # whose sequence numbers are kept though they hold nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,15 @@ class LinkPolicy:
 
 @dataclass(slots=True)
 class LinkMemory:
-    """What survives a restart: limits, sequence numbers, the hold. Never the phase: every start is `starting`."""
+    """What survives a restart: limits, sequence numbers, the hold. Never the phase: every start is `starting`.
+
+    `last_seq` is of single allocations, `schedule_seq` of whole lists: they come on two topics, in either order.
+    """
 
     allocations: list[Allocation] = field(default_factory=list)
     scheduled: set[AllocationId] = field(default_factory=set)
     last_seq: dict[Issuer, int] = field(default_factory=dict)
+    schedule_seq: dict[Issuer, int] = field(default_factory=dict)
     known_ids: OrderedDict[AllocationId, int] = field(default_factory=OrderedDict)
     root_was_governed: bool = False
     hold_until: Seconds | None = None
@@ -65,8 +71,10 @@ class Link:
         self.phase_reason = "started; waiting for a heartbeat and an allocation"
         self.last_heartbeat_at: Seconds | None = None
         self.last_contact_at = now
+        self._was_heard = False
         self._heartbeat_is_new = False  # since the phase was last unsafe to leave
         self._allocation_is_fresh = False
+        self._tidy_at: Seconds = -math.inf
 
     # ---- what the grid says -------------------------------------------------------------------
 
@@ -75,7 +83,7 @@ class Link:
         match message:
             case HeartbeatReceived():
                 self.last_heartbeat_at = now
-                self.last_contact_at = now
+                self._contact(False, now)
                 self._heartbeat_is_new = True
                 return []
             case MessageRejected(retained=retained):
@@ -83,28 +91,43 @@ class Link:
                 return [_rejection(message, now)]
             case AllocationReceived(allocation=allocation, retained=retained):
                 self._contact(retained, now)
+                if retained and not self.policy.expects_heartbeat:
+                    self._contact_then(allocation.issued_at, now)
                 return self._take(allocation, now, scheduled=False)
-            case ScheduleReceived(issuer=issuer, allocations=allocations, retained=retained):
+            case ScheduleReceived(retained=retained):
                 self._contact(retained, now)
-                return self._take_schedule(issuer, allocations, now)
+                return self._take_schedule(message, now)
 
     def _contact(self, retained: bool, now: Seconds) -> None:
         if not retained:  # a copy kept by the broker does not prove that anybody is alive
             self.last_contact_at = now
+            self._was_heard = True
+
+    def _contact_then(self, issued_at: Seconds, now: Seconds) -> None:
+        """Where no heartbeats are sent, a kept copy proves that somebody was alive when it was issued."""
+        spoke_at = min(issued_at, now)
+        if now < spoke_at + self.policy.heartbeat_timeout_s:
+            self.last_contact_at = max(spoke_at, self.last_contact_at) if self._was_heard else spoke_at
+            self._was_heard = True
 
     def _take(self, allocation: Allocation, now: Seconds, scheduled: bool) -> list[Event]:
         memory = self.memory
         if allocation.id in memory.known_ids:
-            held = any(other.id == allocation.id for other in memory.allocations)
-            self._allocation_is_fresh = self._allocation_is_fresh or held
+            held = next((other for other in memory.allocations if other.id == allocation.id), None)
+            if memory.known_ids[allocation.id] != allocation.seq or (held and not _says_the_same(held, allocation)):
+                reason = "this id names another allocation already"
+                return [_ack(AckStage.REJECTED, allocation, now, RejectCode.MALFORMED, reason)]
+            self._allocation_is_fresh = self._allocation_is_fresh or held is not None
             return [_ack(AckStage.ACCEPTED, allocation, now, reason="already taken")]
-        refusal = self._refusal(allocation, now)
+        refusal = self._refusal(allocation, now, scheduled)
         if refusal is not None:
             return [_ack(AckStage.REJECTED, allocation, now, *refusal)]
         memory.allocations.append(allocation)
+        self._tidy_at = -math.inf
         if scheduled:
             memory.scheduled.add(allocation.id)
-        memory.last_seq[allocation.issuer] = max(allocation.seq, memory.last_seq.get(allocation.issuer, allocation.seq))
+        else:
+            self._remember_seq(memory.last_seq, allocation.issuer, allocation.seq)
         memory.known_ids[allocation.id] = allocation.seq
         while len(memory.known_ids) > MOST_REMEMBERED:
             memory.known_ids.popitem(last=False)
@@ -112,11 +135,21 @@ class Link:
         self._allocation_is_fresh = True
         return [AllocationTaken(now, allocation, scheduled), _ack(AckStage.ACCEPTED, allocation, now)]
 
-    def _refusal(self, allocation: Allocation, now: Seconds) -> tuple[RejectCode, str] | None:
+    def _remember_seq(self, seqs: dict[Issuer, int], issuer: Issuer, seq: int) -> None:
+        """Keep the newest; of too many issuers the one goes that was silent longest and holds nothing."""
+        seqs.pop(issuer, None)
+        seqs[issuer] = seq
+        if len(seqs) > MOST_ISSUERS:
+            holding = {held.issuer for held in self.memory.allocations}
+            idle = next((other for other in seqs if other not in holding), None)
+            if idle is not None:
+                del seqs[idle]
+
+    def _refusal(self, allocation: Allocation, now: Seconds, scheduled: bool) -> tuple[RejectCode, str] | None:
         if allocation.feeder not in self.policy.feeders:
             return RejectCode.UNKNOWN_FEEDER, f"no feeder {allocation.feeder!r} at this site"
         last_seq = self.memory.last_seq.get(allocation.issuer)
-        if last_seq is not None and allocation.seq <= last_seq:
+        if not scheduled and last_seq is not None and allocation.seq <= last_seq:
             return RejectCode.STALE_SEQ, f"seq {allocation.seq} is not above {last_seq}, the last one taken"
         if allocation.valid_until is not None and allocation.valid_until <= now:
             return RejectCode.EXPIRED, "valid_until has passed"
@@ -124,8 +157,17 @@ class Link:
             return RejectCode.TOO_LARGE, f"{MOST_HELD} allocations are held already"
         return None
 
-    def _take_schedule(self, issuer: Issuer, allocations: tuple[Allocation, ...], now: Seconds) -> list[Event]:
-        """The new list replaces what was scheduled and has not begun; what has begun stays until it ends."""
+    def _take_schedule(self, schedule: ScheduleReceived, now: Seconds) -> list[Event]:
+        """The new list replaces what was scheduled and has not begun; what has begun stays until it ends. A lagging
+        copy of an older list replaces nothing."""
+        issuer, allocations = schedule.issuer, schedule.allocations
+        seq = schedule.seq if schedule.seq is not None else max((entry.seq for entry in allocations), default=None)
+        last_seq = self.memory.schedule_seq.get(issuer)
+        if seq is not None:
+            if last_seq is not None and seq < last_seq:
+                reason = f"schedule {seq} is older than {last_seq}, the last one taken"
+                return [Ack(now, AckStage.REJECTED, None, issuer, seq, code=RejectCode.STALE_SEQ, reason=reason)]
+            self._remember_seq(self.memory.schedule_seq, issuer, seq)
         coming = {allocation.id for allocation in allocations}
         dropped = [
             held
@@ -136,6 +178,8 @@ class Link:
             and held.id not in coming
         ]
         self._forget(dropped)
+        for gone in dropped:
+            self.memory.known_ids.pop(gone.id, None)  # a later list may put it back
         events: list[Event] = [_ack(AckStage.ENDED, gone, now, reason="no longer in the schedule") for gone in dropped]
         for allocation in sorted(allocations, key=lambda entry: entry.seq):
             events += self._take(allocation, now, scheduled=True)
@@ -145,7 +189,7 @@ class Link:
 
     def advance(self, now: Seconds) -> list[Event]:
         """Let time pass: expire, notice silence, move the phase."""
-        self._forget([held for held in self.memory.allocations if self._is_over(held, now)])
+        self._tidy(now)
         before = self.phase
         reason = self._next_phase(now)
         if reason is None:
@@ -155,7 +199,7 @@ class Link:
 
     def _next_phase(self, now: Seconds) -> str | None:
         """Move `phase`; the reason if anything about it changed."""
-        is_silent = now - self.last_contact_at > self.policy.heartbeat_timeout_s
+        is_silent = now >= self._silent_at
         is_covered = self._is_covered(now)
         if self.phase in (LinkPhase.LIMITED, LinkPhase.UNLIMITED):
             if is_silent:
@@ -165,12 +209,13 @@ class Link:
                 self._enter_failsafe(None, heard=True)
                 return "the allocation has expired and none followed it"
             return self._follow(now)
-        if is_silent and (self.phase is LinkPhase.STARTING or self._heartbeat_is_new):
+        said_something = self._heartbeat_is_new if self.policy.expects_heartbeat else self._allocation_is_fresh
+        if is_silent and (self.phase is LinkPhase.STARTING or said_something):
             self._enter_failsafe(now + self.policy.failsafe_hold_s, heard=False)
             return f"no sign of the grid for {self.policy.heartbeat_timeout_s:g} s"
         hold_until = self.memory.hold_until
         is_held = hold_until is not None and now < hold_until
-        is_alive = not is_silent and (self._heartbeat_is_new or not self.policy.expects_heartbeat)
+        is_alive = not is_silent and (self._heartbeat_is_new if self.policy.expects_heartbeat else self._was_heard)
         if is_alive and self._allocation_is_fresh and is_covered and not is_held:
             self.memory.hold_until = None
             return self._follow(now)
@@ -180,7 +225,7 @@ class Link:
         self.phase = LinkPhase.FAILSAFE
         self.memory.hold_until = hold_until
         self._heartbeat_is_new = heard
-        self._allocation_is_fresh = False
+        self._allocation_is_fresh = heard  # nothing covers now: what covers next was taken, or begins, after this
 
     def _follow(self, now: Seconds) -> str | None:
         ceilings = [ceiling for ceiling, _ in self._stated(now).values()]
@@ -196,6 +241,14 @@ class Link:
         the root": that would be a drift to unlimited by itself."""
         covering = [held.feeder for held in self.memory.allocations if held.covers(now)]
         return self.policy.root in covering if self.memory.root_was_governed else bool(covering)
+
+    def _tidy(self, now: Seconds) -> None:
+        """Forget what is over; worth looking only when something was taken, begins or ends."""
+        if now >= self._tidy_at:
+            self._forget([held for held in self.memory.allocations if self._is_over(held, now)])
+            self._tidy_at = min(
+                (moment for moment in _moments(self.memory.allocations) if moment > now), default=math.inf
+            )
 
     def _is_over(self, held: Allocation, now: Seconds) -> bool:
         if held.valid_until is not None and held.valid_until <= now:
@@ -217,6 +270,11 @@ class Link:
     # ---- what may be drawn --------------------------------------------------------------------
 
     @property
+    def _silent_at(self) -> Seconds:
+        """When the silence becomes too long."""
+        return self.last_contact_at + self.policy.heartbeat_timeout_s
+
+    @property
     def is_failsafe(self) -> bool:
         return self.phase in (LinkPhase.STARTING, LinkPhase.FAILSAFE)
 
@@ -234,8 +292,8 @@ class Link:
         return stated
 
     def in_force(self, moment: Seconds) -> Iterator[Allocation]:
-        """The newest valid allocation per issuer and feeder. One for a feeder that a new site file no longer has is kept,
-        without effect."""
+        """The newest valid allocation per issuer and feeder. One for a feeder that a new site file no longer has is
+        kept, without effect."""
         newest: dict[tuple[Issuer, FeederId], Allocation] = {}
         for held in self.memory.allocations:
             if held.covers(moment) and held.feeder in self.policy.feeders:
@@ -255,22 +313,30 @@ class Link:
 
     def lowest(self, feeder: FeederId, now: Seconds, until: Seconds) -> Ceiling:
         """The lowest ceiling at `feeder` known to hold at any moment of [`now`, `until`]."""
-        least, _ = self.ceilings(now).get(feeder, (UNLIMITED, ""))
-        for held in self.memory.allocations:
-            if held.feeder == feeder and now < held.valid_from <= until and not isinstance(held.ceiling, Unlimited):
-                least = strictest(least, self.ceilings(held.valid_from).get(feeder, (UNLIMITED, ""))[0])
-        return least
+        own = (held for held in self.memory.allocations if held.feeder == feeder)
+        moments = {moment for moment in _moments(own) if now < moment <= until}
+        ceilings = (self.ceilings(moment).get(feeder, (UNLIMITED, ""))[0] for moment in (now, *moments))
+        return strictest(*ceilings)
 
     def next_change_at(self, now: Seconds) -> Seconds | None:
         """When the ceilings or the phase may next change without another word from the grid."""
-        moments = [self.last_contact_at + self.policy.heartbeat_timeout_s]
+        moments = [self._silent_at, *_moments(self.memory.allocations)]
         if self.memory.hold_until is not None:
             moments.append(self.memory.hold_until)
-        for held in self.memory.allocations:
-            moments.append(held.valid_from)
-            if held.valid_until is not None:
-                moments.append(held.valid_until)
         return min((moment for moment in moments if moment > now), default=None)
+
+
+def _moments(allocations: Iterable[Allocation]) -> Iterator[Seconds]:
+    """When they begin and end."""
+    for held in allocations:
+        yield held.valid_from
+        if held.valid_until is not None:
+            yield held.valid_until
+
+
+def _says_the_same(one: Allocation, other: Allocation) -> bool:
+    """Times apart, which the edge translates anew on each receipt."""
+    return (one.issuer, one.feeder, one.ceiling) == (other.issuer, other.feeder, other.ceiling)
 
 
 def _ack(

@@ -168,7 +168,7 @@ def _allocation(body: Mapping[str, object], context: Context) -> Allocation:
 def _schedule(body: Mapping[str, object], retained: bool, context: Context) -> ScheduleReceived:
     """One bad item refuses the whole: half a schedule is a schedule nobody wrote."""
     issuer = fields.text(body, "issuer")
-    fields.sequence(body, "seq")
+    seq = fields.sequence(body, "seq")
     _refuse_future(fields.moment(body, "issued_at"), context.clock.wall(), context)
     items = fields.required(body, "allocations")
     if not isinstance(items, list):
@@ -188,7 +188,7 @@ def _schedule(body: Mapping[str, object], retained: bool, context: Context) -> S
         except Rejection as rejection:
             raise Rejection(rejection.code, f"allocations[{index}]: {rejection.reason}", item) from None
         allocations.append(allocation)
-    return ScheduleReceived(Issuer(issuer), tuple(allocations), retained)
+    return ScheduleReceived(Issuer(issuer), tuple(allocations), retained, seq)
 
 
 def _refuse_future(issued_at: UnixSeconds, wall: UnixSeconds, context: Context) -> None:
