@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from core.virtual_site import VirtualSite
 from curtaild.core.allocation import Allocation
-from curtaild.core.cycle import Decision
+from curtaild.core.cycle import Command, Decision
 from curtaild.core.events import Condition, LinkPhase
 from curtaild.core.policy import Policy
 from curtaild.core.tally import tally
@@ -100,7 +100,12 @@ class SiteUnderFire(RuleBasedStateMachine):
         ramp=st.sampled_from([None, 0.5]),
     )
     def allocate(
-        self, share: float | None, feeder: FeederId | None, starts_in_s: float, lasts_s: float | None, ramp: float | None
+        self,
+        share: float | None,
+        feeder: FeederId | None,
+        starts_in_s: float,
+        lasts_s: float | None,
+        ramp: float | None,
     ) -> None:
         allocation = self.world.allocate(
             share * self.full_w if share is not None else None,
@@ -189,7 +194,9 @@ class SiteUnderFire(RuleBasedStateMachine):
             if limit_w < self.limits_w[feeder]:
                 self._disturb()
             self.limits_w[feeder] = limit_w
-        if any(self.world.plant.miner(device).has(lie) for device in self.world.plant.device_ids for lie in LASTING_LIES):
+        if any(
+            self.world.plant.miner(device).has(lie) for device in self.world.plant.device_ids for lie in LASTING_LIES
+        ):
             self._disturb()  # may rise at any moment, so that no moment is calm
 
     # ---- what must hold -----------------------------------------------------------------------
@@ -209,7 +216,7 @@ class SiteUnderFire(RuleBasedStateMachine):
         self._check_reservation(raises)
         self._check_truth(raises)
 
-    def _check_reservation(self, raises: list[object]) -> None:
+    def _check_reservation(self, raises: list[Command]) -> None:
         site = self.world.site
         for device in site.devices.values():
             if device.actuation is not None and device.actuation.is_raise:
@@ -217,10 +224,10 @@ class SiteUnderFire(RuleBasedStateMachine):
         sums = tally(site.tree, site.meters, site.devices.values(), site.policy)
         for feeder in site.tree.specs:
             below = [d for d in site.devices.values() if feeder in site.tree.paths[d.spec.feeder]]
-            if any(getattr(command, "device", None) == d.spec.id for command in raises for d in below):
+            if any(command.device == d.spec.id for command in raises for d in below):
                 assert sums[feeder].total_reserved_w <= site.limit_w(feeder) + 1.0, feeder
 
-    def _check_truth(self, raises: list[object]) -> None:
+    def _check_truth(self, raises: list[Command]) -> None:
         """Where the plant is truly heading, everything in flight gone the worst way, is under every limit."""
         plant, site = self.world.plant, self.world.site
         heading: dict[DeviceId, Watts] = {}
@@ -236,7 +243,7 @@ class SiteUnderFire(RuleBasedStateMachine):
                 heading[device.spec.id] = max(heading[device.spec.id], target_w if not lies else 0.0)
         for feeder in site.tree.specs:
             below = [d.spec.id for d in site.devices.values() if feeder in site.tree.paths[d.spec.feeder]]
-            if not any(getattr(command, "device", None) in below for command in raises):
+            if not any(command.device in below for command in raises):
                 continue
             auxiliary_w = plant.true_feeder_power_w(feeder) - sum(plant.true_power_w(device) for device in below)
             total_w = sum(heading[device] for device in below) + auxiliary_w

@@ -85,9 +85,7 @@ class VirtualSite:
             )
             for feeder in self.feeders
         )
-        link = Link(
-            LinkPolicy(tree.root, frozenset(tree.specs), self.failsafe_w, 120.0, 30.0), self.now, memory
-        )
+        link = Link(LinkPolicy(tree.root, frozenset(tree.specs), self.failsafe_w, 120.0, 30.0), self.now, memory)
         specs = [
             DeviceSpec(
                 id=device,
@@ -252,8 +250,6 @@ class VirtualSite:
         """The least the plant could be brought to with every device but the excused at its lowest point."""
         excused = set(excused)
         return sum(
-            self.plant.true_power_w(device)
-            if device in excused
-            else self.plant.operating_points(device).lowest.draw_w
+            self.plant.true_power_w(device) if device in excused else self.plant.operating_points(device).lowest.draw_w
             for device in self.plant.device_ids
         )

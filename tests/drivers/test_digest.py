@@ -65,7 +65,7 @@ async def asked_of(raw: bytes, piece: int = 1 << 20) -> digest.Response:
 
 
 async def test_chunks_are_joined() -> None:
-    raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{\"a\"\r\n3;x=y\r\n:1}\r\n0\r\n\r\n"
+    raw = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{"a"\r\n3;x=y\r\n:1}\r\n0\r\n\r\n'
     assert (await asked_of(raw, piece=1)).body == b'{"a":1}'
 
 

@@ -84,9 +84,7 @@ def test_known_breakage_is_mended(raw: bytes, meant: object) -> None:
 DEEP = [b"[" * 100_000, b'{"a":' * 50_000, b'{"n":' + b"9" * 5000 + b"}"]
 
 
-@pytest.mark.parametrize(
-    "raw", [b"", b"\0", b"[]", b"1", b"null", b"<html>", b'{"A":', b"\xff\xfe\x00", *DEEP]
-)
+@pytest.mark.parametrize("raw", [b"", b"\0", b"[]", b"1", b"null", b"<html>", b'{"A":', b"\xff\xfe\x00", *DEEP])
 def test_all_other_bytes_are_a_bad_reply(raw: bytes) -> None:
     with pytest.raises(BadReply):
         parse(raw)

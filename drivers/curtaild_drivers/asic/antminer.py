@@ -54,9 +54,7 @@ Configuration = Mapping[str, Any]
 class Antminer:
     """One stock Antminer."""
 
-    capabilities = Capabilities(
-        measures_power=False, throttles=True, stops=True, settle_down_s=60.0, settle_up_s=600.0
-    )
+    capabilities = Capabilities(measures_power=False, throttles=True, stops=True, settle_down_s=60.0, settle_up_s=600.0)
 
     def __init__(self, access: Access) -> None:
         settings = access.settings
@@ -252,4 +250,3 @@ def _refuse_if_it_would_lose_pools(configuration: Configuration) -> None:
         raise Refused("its configuration names no pool; writing it back would make that permanent")
     if any(set(pool["pass"]) == {"*"} and len(pool["pass"]) > 2 for pool in pools):
         raise Refused("its configuration hides the pool passwords; writing it back would replace them with stars")
-

@@ -70,8 +70,7 @@ class DigestClient:
         secret = _md5(f"{self._username}:{challenge.realm}:{self._password}")
         asked = _md5(f"{method}:{path}")
         fields = (
-            f'Digest username="{self._username}", realm="{challenge.realm}", '
-            f'nonce="{challenge.nonce}", uri="{path}"'
+            f'Digest username="{self._username}", realm="{challenge.realm}", nonce="{challenge.nonce}", uri="{path}"'
         )
         if challenge.qop:
             self._count += 1

@@ -49,9 +49,7 @@ _TH = 1e12
 class LuxOS:
     """One miner under LuxOS."""
 
-    capabilities = Capabilities(
-        measures_power=True, throttles=True, stops=True, settle_down_s=5.0, settle_up_s=180.0
-    )
+    capabilities = Capabilities(measures_power=True, throttles=True, stops=True, settle_down_s=5.0, settle_up_s=180.0)
 
     def __init__(self, access: Access) -> None:
         self._access = access

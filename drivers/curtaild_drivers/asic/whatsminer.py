@@ -21,9 +21,7 @@ from curtaild_drivers.contract import (
 LIMIT = "limit"
 """The key of all points at which the miner works: it takes a power limit, in whole percents."""
 
-CAPABILITIES = Capabilities(
-    measures_power=True, throttles=True, stops=True, settle_down_s=20.0, settle_up_s=300.0
-)
+CAPABILITIES = Capabilities(measures_power=True, throttles=True, stops=True, settle_down_s=20.0, settle_up_s=300.0)
 
 _RAMP_S: Seconds = 300.0
 
@@ -80,9 +78,7 @@ def point_key(is_off: bool | None, rate: float | None) -> str | None:
     return OFF if is_off else LIMIT
 
 
-def state_at_work(
-    is_off: bool | None, rate: float | None, is_tuned: object, elapsed_s: float | None
-) -> RunState:
+def state_at_work(is_off: bool | None, rate: float | None, is_tuned: object, elapsed_s: float | None) -> RunState:
     """The state of a miner that is not asleep by its own word, or whose word is missing. `is_tuned` is what it says
     of its frequency search: 0 while it climbs."""
     if not rate and is_off is not False:
