@@ -6,19 +6,19 @@ The text is the same in the Prometheus and the OpenMetrics format.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 
 from curtaild.core.status import DeviceStatus
 from curtaild.telemetry import metrics
+from curtaild.telemetry.courtesy import stand_aside
 from curtaild.telemetry.labels import claim, label
 from curtaild.telemetry.metrics import STATE_CODES, Metric
 from curtaild_drivers.contract import DeviceId, FeederId, Identity
 
 AT_ONCE = 1_000
-"""Devices rendered before the interpreter lock is offered to the event loop: about half a millisecond of work."""
+"""Devices rendered before the event loop is let in: about half a millisecond of work."""
 
 Values = Callable[[Sequence[DeviceStatus]], Iterable[float | None]]
 
@@ -89,7 +89,7 @@ def _in_parts(
     for start in range(0, len(devices), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         yield "".join(lines(devices[part], labels[part])).encode()
-        time.sleep(0)  # offers the interpreter lock: a thread that only computes keeps it for 5 ms at a time
+        stand_aside()
 
 
 def _header(metric: Metric) -> bytes:

@@ -35,6 +35,7 @@ from curtaild.core.events import (
 from curtaild.core.status import SiteStatus
 from curtaild.store import StoreHealth
 from curtaild.telemetry import metrics
+from curtaild.telemetry.courtesy import stand_aside
 from curtaild.telemetry.devices import DeviceSection, info_labels
 from curtaild.telemetry.health import HealthReport
 from curtaild.telemetry.labels import label_value
@@ -277,6 +278,7 @@ class _WithoutCreated(Collector):
         for family in self._registry.collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
             yield family
+            stand_aside()
 
 
 async def watch_loop_lag(telemetry: Telemetry, every_s: Seconds = 0.25) -> None:

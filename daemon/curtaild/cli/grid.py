@@ -1,0 +1,163 @@
+"""`curtaild grid …`: the operator's side, for commissioning and tests against a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curtaild.grid.mqtt import Access, ConnectionFailed
+from curtaild.grid.native import Topics
+from curtaild.grid.operator import Operator, operator_access
+from curtaild_config import SiteFileError, load_site
+from curtaild_config.sections import GridSection
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Speak as the grid operator: state an allocation, release it, send heartbeats. "
+    "Broker and topics are the site file's; the operator's own user and password come from --username and "
+    "--password-file.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How to reach the broker as the operator."""
+
+    access: Access
+    topics: Topics
+    issuer: str
+
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The site file.", envvar="CURTAILD_CONFIG")]
+UserOption = Annotated[str | None, typer.Option("--username", help="The operator's user at the broker.")]
+PasswordOption = Annotated[
+    Path | None, typer.Option("--password-file", help="A file that holds the operator's password.")
+]
+IssuerOption = Annotated[str, typer.Option("--issuer", help="Who states it.")]
+WaitOption = Annotated[
+    float, typer.Option("--wait", min=0.0, help="Print the site's answers for so many seconds; 0 does not wait.")
+]
+SITE_FILE = Path("/etc/curtaild/site.toml")
+
+
+def _line(config: Path, username: str | None, password_file: Path | None, issuer: str) -> Line:
+    try:
+        site = load_site(config)
+    except SiteFileError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    grid: GridSection = site.grid
+    password = password_file.read_text().strip() if password_file is not None else None
+    broker = grid.brokers[0]
+    access = operator_access(
+        broker.host,
+        broker.port,
+        is_tls=broker.tls,
+        username=username,
+        password=password,
+        ca_file=grid.ca_file,
+        cert_file=grid.cert_file,
+        key_file=grid.key_file,
+    )
+    return Line(access, Topics(grid.prefix, site.name), issuer)
+
+
+def _speak(line: Line, words: Callable[[Operator], Awaitable[str | None]], wait_s: float) -> None:
+    async def go() -> None:
+        async with Operator(line.access, line.topics, line.issuer) as operator:
+            said = await words(operator)
+            if said is not None:
+                typer.echo(f"stated {said}")
+            if wait_s <= 0:
+                return
+            try:
+                async with asyncio.timeout(wait_s):
+                    async for ack in operator.acks():
+                        if said is None or ack.get("id") == said:
+                            typer.echo(json.dumps(ack, ensure_ascii=False))
+            except TimeoutError:
+                return
+
+    try:
+        asyncio.run(go())
+    except (ConnectionFailed, OSError) as error:
+        typer.echo(f"broker: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command("allocation")
+def allocation(
+    limit_w: Annotated[float, typer.Argument(min=0.0, help="The ceiling in watts; 0 is a limit: everything off.")],
+    config: ConfigOption = SITE_FILE,
+    feeder: Annotated[str | None, typer.Option(help="For this feeder; absent: the whole site.")] = None,
+    valid_for: Annotated[float | None, typer.Option(min=1.0, help="Seconds; absent: until the next one.")] = None,
+    reach_by: Annotated[float | None, typer.Option(min=0.0, help="Seconds to be under it.")] = None,
+    ramp: Annotated[float | None, typer.Option(min=1.0, help="Fastest restore afterwards, W per minute.")] = None,
+    emergency: Annotated[bool, typer.Option(help="Class emergency instead of normal.")] = False,
+    username: UserOption = None,
+    password_file: PasswordOption = None,
+    issuer: IssuerOption = "operator",
+    wait: WaitOption = 10.0,
+) -> None:
+    """State an allocation, and print the site's answers."""
+    line = _line(config, username, password_file, issuer)
+    _speak(
+        line,
+        lambda operator: operator.allocate(
+            limit_w,
+            feeder=feeder,
+            valid_for_s=valid_for,
+            reach_by_s=reach_by,
+            max_ramp_up_w_per_min=ramp,
+            emergency=emergency,
+        ),
+        wait,
+    )
+
+
+@app.command("release")
+def release(
+    config: ConfigOption = SITE_FILE,
+    feeder: Annotated[str | None, typer.Option(help="For this feeder; absent: the whole site.")] = None,
+    ramp: Annotated[float | None, typer.Option(min=1.0, help="Fastest restore, W per minute.")] = None,
+    username: UserOption = None,
+    password_file: PasswordOption = None,
+    issuer: IssuerOption = "operator",
+    wait: WaitOption = 10.0,
+) -> None:
+    """Lift the limit: the feeder's rating alone holds."""
+    line = _line(config, username, password_file, issuer)
+    _speak(line, lambda operator: operator.allocate(None, feeder=feeder, max_ramp_up_w_per_min=ramp), wait)
+
+
+@app.command("heartbeat")
+def heartbeat(
+    config: ConfigOption = SITE_FILE,
+    every: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds between heartbeats, until interrupted; absent: one.")
+    ] = None,
+    username: UserOption = None,
+    password_file: PasswordOption = None,
+    issuer: IssuerOption = "operator",
+) -> None:
+    """Show the site that the grid's side is alive."""
+    line = _line(config, username, password_file, issuer)
+
+    async def beat(operator: Operator) -> None:
+        if every is None:
+            await operator.heartbeat()
+            return
+        async with operator.heartbeats(every):
+            typer.echo(f"a heartbeat every {every:g} s; Ctrl-C ends it")
+            await asyncio.Event().wait()
+
+    _speak(line, beat, 0.0)
