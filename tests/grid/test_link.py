@@ -20,7 +20,6 @@ from curtaild.core.events import AckStage, BreachChanged, BreachId, BreachStage
 from curtaild.core.limits import UNLIMITED
 from curtaild.grid.connection import GridLink
 from curtaild.grid.operator import Window
-from curtaild.grid.outbox import MAX_ANSWERS
 from curtaild_config import GridSection
 from grid.rig import (
     CLOCK,
@@ -40,6 +39,8 @@ from grid.rig import (
 from mosquitto import Mosquitto
 
 pytestmark = pytest.mark.broker
+
+MAX_ANSWERS = 1_000
 
 
 async def test_an_allocation_reaches_the_site(broker: Mosquitto, site: str) -> None:
@@ -167,8 +168,9 @@ async def test_the_status_coalesces_to_the_newest(broker: Mosquitto, site: str) 
 
 
 async def test_what_was_said_before_the_broker_was_there_is_said_once_it_is(
-    own_broker: Callable[..., Mosquitto], site: str
+    own_broker: Callable[..., Mosquitto], site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("curtaild.grid.outbox.MAX_ANSWERS", MAX_ANSWERS)
     broker = own_broker()
     broker.stop()
     async with running(at(broker), site, wait=False) as run:
