@@ -308,7 +308,7 @@ def test_a_schedule_is_taken_whole_and_in_order() -> None:
 def test_an_empty_schedule_clears() -> None:
     message = received(schedule(), TOPICS.schedule)
     assert isinstance(message, ScheduleReceived)
-    assert (message.issuer, message.allocations) == ("npcc", ())
+    assert (message.issuer, message.seq, message.allocations) == ("npcc", 9, ())
 
 
 @pytest.mark.parametrize(
