@@ -293,7 +293,7 @@ def _known_w(device: Device) -> Watts:
     actuation = device.actuation
     if actuation is not None:
         going_to_w = device.may_reach_w(actuation.target) if _may_rise(actuation) else 0.0
-        return max(draw_w, actuation.reserved_before_w, going_to_w)
+        return max(draw_w, actuation.reserved_before_w, going_to_w, _says_it_heads_for(device, actuation))
     if device.setpoint is not None:
         is_restarting = device.reading is not None and device.reading.state is RunState.STARTING
         if is_restarting and device.reading is not None and reported_point(device, device.reading) is None:
@@ -303,6 +303,15 @@ def _known_w(device: Device) -> Watts:
     if reading is not None and reading.state in (RunState.RUNNING, RunState.ASLEEP) and _is_steady(device):
         return max(draw_w, device.spec.rated_w) if _is_falling_asleep(device, reading) else max(device.recent_w)
     return max(draw_w, device.spec.rated_w)
+
+
+def _says_it_heads_for(device: Device, actuation: Actuation) -> Watts:
+    """Its own word since the command was answered: a restart on the way may have made it forget the command."""
+    reading = device.reading
+    if reading is None or actuation.answered_at is None or reading.taken_at < actuation.answered_at:
+        return 0.0
+    said = reported_point(device, reading)
+    return device.may_reach_w(said) if said is not None else 0.0
 
 
 def _fallen_by(device: Device, actuation: Actuation, policy: Policy) -> Seconds:
