@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -31,8 +37,23 @@ LEDGER = "var/lib/private/curtaild/curtaild.db"
 PATIENCE_S = 15.0
 
 
-def site_file(broker: str, telemetry_port: int, failsafe_limit_w: int = 1_000) -> str:
-    return f"""
+FARM_FILE = """
+seed = 1
+speed = 5.0
+ports = {{ http = 0, rpc = {rpc}, whatsminer_v3 = 0, modbus = 0, control = {control} }}
+
+[[feeders]]
+id = "site"
+
+[[fleets]]
+id = "luxos"
+model = "luxos-s21"
+feeder = "site"
+address = "127.88.1.1"
+count = 4
+"""
+
+SITE_FILE_TEXT = """
 [site]
 name = "box"
 
@@ -40,7 +61,7 @@ name = "box"
 brokers = ["{broker}"]
 username = "box"
 password_credential = "mqtt-password"
-failsafe_limit_w = {failsafe_limit_w}
+failsafe_limit_w = 100_000
 failsafe_hold_s = 0
 status_interval_s = 1
 
@@ -49,8 +70,53 @@ id = "site"
 rating_w = 100_000
 
 [telemetry]
-listen = "127.0.0.1:{telemetry_port}"
+listen = "127.0.0.1:{telemetry}"
+
+[[devices]]
+name = "row"
+driver = "asic"
+addresses = ["127.88.1.1-4"]
+feeder = "site"
+poll_s = 1
+settings = {{ firmware = "luxos", rpc_port = {rpc} }}
 """
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """Emulated miners in a process of their own: where they answer, and what they really draw."""
+
+    rpc_port: int
+    control_port: int
+
+    def true_power_w(self) -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}/devices", timeout=5) as answer:
+            return float(sum(device["true_power_w"] for device in json.load(answer)))
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Farm]:
+    farm = Farm(free_port(), free_port())
+    plan = tmp_path / "farm.toml"
+    plan.write_text(FARM_FILE.format(rpc=farm.rpc_port, control=farm.control_port))
+    command = [sys.executable, "-c", "from curtaild.cli import main; main()", "emulate", str(plan)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + PATIENCE_S
+            while socket.socket().connect_ex(("127.0.0.1", farm.control_port)) != 0:
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.05)  # it has no way to say that it listens, but to listen
+            yield farm
+        finally:
+            process.terminate()
 
 
 @pytest.fixture
@@ -67,12 +133,10 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture
-def service(box: Box, broker: Mosquitto) -> Iterator[Box]:
-    """The unit, started, with a site file of one feeder and no devices."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (box.root / SITE_FILE).write_text(site_file(broker.url, port))
+def service(box: Box, broker: Mosquitto, farm: Farm) -> Iterator[Box]:
+    """The unit, started, with a site file of one feeder and the farm's miners; ready, and allowed 100 kW."""
+    text = SITE_FILE_TEXT.format(broker=broker.url, telemetry=free_port(), rpc=farm.rpc_port)
+    (box.root / SITE_FILE).write_text(text)
     try:
         box.run("systemctl", "start", UNIT)
     except subprocess.CalledProcessError:
@@ -98,57 +162,57 @@ async def answered(operator: Operator, allocation_id: str, stage: str) -> Answer
 
 
 async def limited_to(operator: Operator, limit_w: float) -> Answer:
-    """The next status that shows this limit."""
+    """The next status from now on that shows this limit; what the broker kept from before does not count."""
+    since = datetime.now(UTC)
     async with asyncio.timeout(PATIENCE_S):
-        while (status := await operator.status()).get("limit_w") != limit_w:
-            pass
-    return status
+        while True:
+            status = await operator.status()
+            if status.get("limit_w") == limit_w and datetime.fromisoformat(status["at"]) >= since:
+                return status
 
 
-async def test_the_daemon_keeps_every_promise_of_its_unit(service: Box, broker: Mosquitto) -> None:
+async def test_the_daemon_keeps_every_promise_of_its_unit(service: Box, broker: Mosquitto, farm: Farm) -> None:
     first = service.show(UNIT, "MainPID")
+    assert farm.true_power_w() > 12_000
     async with grid(broker) as operator:
-        # Ready, and reached with the credential's password: an allocation is accepted and followed.
-        allocation = await operator.allocate(40_000)
-        assert (await answered(operator, allocation, "accepted"))["limit_w"] == 40_000
-        assert (await limited_to(operator, 40_000))["state"] == "limited"
+        # Ready, and reached with the credential's password: an allocation is accepted, followed, and obeyed by miners.
+        allocation = await operator.allocate(8_000)
+        assert (await answered(operator, allocation, "accepted"))["limit_w"] == 8_000
+        assert (await limited_to(operator, 8_000))["state"] == "limited"
+        await answered(operator, allocation, "reached")
+        assert farm.true_power_w() < 8_000
 
         # A site file with an error is refused as a whole; the daemon goes on with the old one.
         good = (service.root / SITE_FILE).read_text()
-        (service.root / SITE_FILE).write_text(good.replace("failsafe_limit_w = 1000", "failsafe_limit_w = -5"))
+        (service.root / SITE_FILE).write_text(good.replace("failsafe_limit_w = 100_000", "failsafe_limit_w = -5"))
         service.run("systemctl", "reload", UNIT)
-        await asyncio.to_thread(
-            service.wait_for,
-            UNIT,
-            "ActiveState",
-            lambda state: state == "active" and "failsafe_limit_w" in told(service),
-        )
-        allocation = await operator.allocate(30_000)
+        await asyncio.to_thread(service.wait_for, UNIT, "StatusText", lambda text: "site file is wrong" in text)
+        assert "failsafe_limit_w" in service.journal(UNIT)
+        allocation = await operator.allocate(7_500)
         await answered(operator, allocation, "accepted")
-        await limited_to(operator, 30_000)
+        await limited_to(operator, 7_500)
         assert service.show(UNIT, "MainPID") == first
         (service.root / SITE_FILE).write_text(good)
 
-        # A daemon that hangs is ended and started anew, and has forgotten nothing.
+        # A daemon that hangs is ended and started anew. Its devices stay down, and so does the limit that it knew.
         service.run("kill", f"-{signal.SIGSTOP:d}", first)
         await asyncio.to_thread(service.wait_for, UNIT, "NRestarts", lambda count: count == "1")
         await asyncio.to_thread(service.wait_for, UNIT, "ActiveState", lambda state: state == "active")
         assert service.show(UNIT, "MainPID") != first
-        allocation = await operator.allocate(20_000)
-        await answered(operator, allocation, "accepted")
-        await limited_to(operator, 20_000)
+        await limited_to(operator, 7_500)
+        assert farm.true_power_w() < 7_500
+        allocation = await operator.allocate(4_000)
+        await answered(operator, allocation, "reached")
+        assert farm.true_power_w() < 4_000
 
-        # A stop is clean, and says so to the grid.
+        # A stop is clean, says so to the grid, and changes no device.
         await asyncio.to_thread(service.run, "systemctl", "stop", UNIT)
         assert (service.show(UNIT, "Result"), service.show(UNIT, "ActiveState")) == ("success", "inactive")
         async with asyncio.timeout(PATIENCE_S):
             while (status := await operator.status())["state"] != "offline":
                 pass
         assert status["reason"] == "stopped"
+        assert farm.true_power_w() < 4_000
     result = verify(service.root / LEDGER)
     assert result.ok
     assert result.records >= 3
-
-
-def told(service: Box) -> str:
-    return service.journal(UNIT)
