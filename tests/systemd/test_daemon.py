@@ -199,6 +199,7 @@ async def test_the_daemon_keeps_every_promise_of_its_unit(service: Box, broker: 
         await asyncio.to_thread(service.wait_for, UNIT, "NRestarts", lambda count: count == "1")
         await asyncio.to_thread(service.wait_for, UNIT, "ActiveState", lambda state: state == "active")
         assert service.show(UNIT, "MainPID") != first
+        assert "Fatal Python error: Aborted" in service.journal(UNIT)  # and below it, where it hung
         await limited_to(operator, 7_500)
         assert farm.true_power_w() < 7_500
         allocation = await operator.allocate(4_000)
