@@ -7,11 +7,12 @@ import gzip
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import aiohttp
 import pytest
+import uvloop
 
 from curtaild.core.status import SiteStatus
 from curtaild.telemetry import HealthReport, ListenError, Telemetry, TelemetryServer
@@ -281,3 +282,19 @@ async def test_garbage_is_answered_or_closed_and_the_server_stays(sent: bytes) -
         writer.close()
         async with session.get("/healthz") as answered:
             assert answered.status == 200
+
+
+@pytest.mark.parametrize(
+    "conversation",
+    [
+        test_bodies_are_squeezed_for_who_takes_gzip,
+        test_a_port_in_use_is_told_with_its_address_and_the_remedy,
+        test_a_stopped_server_frees_its_port_at_once_though_readers_hold_on,
+        test_stopping_waits_neither_for_a_rendering_nor_for_its_reader,
+        test_who_does_not_read_is_cut_off_and_makes_room,
+        test_a_connection_too_many_is_closed_and_leaves_the_others_alone,
+    ],
+)
+def test_the_same_on_uvloop(conversation: Callable[[], Coroutine[None, None, None]]) -> None:
+    """The daemon runs on uvloop, whose transports are asyncio's by duck-typing only."""
+    uvloop.run(conversation())

@@ -212,8 +212,7 @@ class _HangUp(asyncio.Protocol):
     """Closes a connection that is one too many."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            transport.abort()
+        transport.close()
 
 
 def _listen_error(url: str, problem: OSError) -> ListenError:
@@ -222,7 +221,7 @@ def _listen_error(url: str, problem: OSError) -> ListenError:
         errno.EADDRINUSE: "another program listens there, maybe another curtaild (`ss -ltnp` names it)",
         errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE",
         errno.EADDRNOTAVAIL: "this host has no such address (`ip address` lists its own)",
-    }.get(problem.errno or 0, "is the address one of this host's?")
+    }.get(problem.errno or 0, "the address should be one of this host's")
     said = os.strerror(problem.errno) if problem.errno and problem.errno > 0 else str(problem)
     return ListenError(
         f"cannot serve /metrics and /status on {address}: {said}. {remedy[0].upper()}{remedy[1:]}; "
