@@ -24,20 +24,19 @@ class QueryFailed(Exception):
 
 
 class PrometheusServer:
-    """Scrapes `target` (host:port) five times a second as job `curtaild` with `labels`, within `async with`; its data
-    lies in `folder`. `rules` is a rule file to evaluate. Prometheus itself waits 5 s before its first scrape."""
+    """Scrapes `targets` (host:port, each with the labels of its series) five times a second as job `curtaild`, within
+    `async with`; its data lies in `folder`. `rules` is a rule file to evaluate. Prometheus itself waits 5 s before its
+    first scrape."""
 
-    def __init__(
-        self, folder: Path, target: str, labels: Mapping[str, str] | None = None, rules: Path | None = None
-    ) -> None:
+    def __init__(self, folder: Path, targets: Mapping[str, Mapping[str, str]], rules: Path | None = None) -> None:
+        static = [{"targets": [target], "labels": dict(labels)} for target, labels in targets.items()]
         self._folder = folder
         self._config = {
             "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"},
             "rule_files": [str(rules.resolve())] if rules else [],
-            "scrape_configs": [
-                {"job_name": "curtaild", "static_configs": [{"targets": [target], "labels": dict(labels or {})}]}
-            ],
+            "scrape_configs": [{"job_name": "curtaild", "static_configs": static}],
         }
+        self._scraped = f"count(count_over_time(up[1m]) >= 3 and up == 1) == {len(static)}"
         self._url = f"http://127.0.0.1:{_free_port()}"
         self._process: subprocess.Popen[bytes] | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -47,7 +46,7 @@ class PrometheusServer:
         self._session = aiohttp.ClientSession(self._url, timeout=aiohttp.ClientTimeout(IN_TIME_S))
         try:
             # rate() needs two samples of a series, one more is for the series that are born with the first scrape
-            await self.until("count_over_time(up[1m]) >= 3 and up == 1")
+            await self.until(self._scraped)
         except BaseException:
             await self.__aexit__()
             raise
