@@ -14,8 +14,6 @@ export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS := never
 UV := $(BIN)/python -m uv --quiet
 
-CHECKED := daemon drivers config tests $(if $(wildcard bench/*.py),bench)
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean system-parts
 
@@ -31,7 +29,7 @@ test: $(VENV)/.development system-parts ## every test. ARGS="tests/core -k ramp"
 lint: $(VENV)/.development ## ruff, mypy --strict, the floors between modules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy $(CHECKED)
+	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.development ## the benchmarks in bench/, one after another
