@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curtaild.cli import emulate, grid, run
+from curtaild.cli import demo, emulate, grid, run
 
 SITE_FILE = Path("/etc/curtaild/site.toml")
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(grid.app, name="grid")
+app.command("demo")(demo.command)
 app.command("emulate")(emulate.command)
 
 ConfigOption = Annotated[

@@ -1,0 +1,207 @@
+"""The grid operator's play: full, 60 %, 30 %, 0, release with a ramp, silence until the fail-safe holds, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Self
+
+from curtaild.demo.site import SITE, Pace
+from curtaild.demo.stage import Stage
+from curtaild.demo.trace import StepMark
+from curtaild.grid.mqtt import ConnectionFailed
+from curtaild.grid.native import Topics
+from curtaild.grid.operator import Answer, Operator, operator_access
+from curtaild.narrate import watts
+from curtaild_drivers.contract import Seconds, Watts
+
+ISSUER = "operator"
+PREFIX = "curtaild/v1"
+DEFAULT_S, SHORTEST_S = 90.0, 40.0
+"""Shorter than that, a step is over before a daemon that looks at its meter once a second can show what it does."""
+SPEED_AT_DEFAULT = 20.0
+"""Plant seconds per second: miners take minutes to wake, and each step is to settle."""
+GRACE_SHARE = 0.4
+RAMP_SHARE = 0.35
+FULL_SHARE = 1.03
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`share` of the full draw is asked for; `None` releases. `part` of the play's time."""
+
+    name: str
+    part: float
+    share: float | None = None
+    is_silent: bool = False
+    has_ramp: bool = False
+
+
+STEPS: Sequence[Step] = (
+    Step("full", 8, FULL_SHARE),
+    Step("60 %", 12, 0.6),
+    Step("30 %", 12, 0.3),
+    Step("zero", 12, 0.0),
+    Step("release, on a ramp", 22, None, has_ramp=True),
+    Step("the grid falls silent", 14, is_silent=True),
+    Step("back", 10, FULL_SHARE),
+)
+
+
+def pace(seconds: Seconds) -> Pace:
+    """What fits a play of so many seconds."""
+    scale = seconds / DEFAULT_S
+    return Pace(
+        speed=SPEED_AT_DEFAULT / scale,
+        heartbeat_s=min(1.0, scale),
+        heartbeat_timeout_s=max(2.0, round(4 * scale, 1)),
+        failsafe_hold_s=max(1.0, round(3 * scale, 1)),
+    )
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the play has come; screens read it."""
+
+    seconds: Seconds
+    began_at: Seconds | None = None
+    step: int | None = None
+    step_ends_at: Seconds = 0.0
+    marks: list[StepMark] = field(default_factory=list)
+    said: list[tuple[Seconds, str]] = field(default_factory=list)
+    """What operator and site told each other, in plain words, by monotonic time."""
+
+    @property
+    def current(self) -> Step | None:
+        return None if self.step is None else STEPS[self.step]
+
+    def say(self, words: str) -> None:
+        self.said.append((time.monotonic(), words))
+
+
+class Play:
+    """The operator at work: the block states the full allocation and keeps the heart beating; `run` plays the steps."""
+
+    def __init__(self, stage: Stage, pace: Pace, progress: Progress) -> None:
+        self._stage = stage
+        self._pace = pace
+        self._progress = progress
+        self._limit_w = FULL_SHARE * stage.demand_w
+        self._names: dict[str, str] = {}
+        self._heart: asyncio.Task[None] | None = None
+        self._last_beat_at: Seconds = 0.0
+        self._stack = AsyncExitStack()
+        access = operator_access("127.0.0.1", stage.broker_port)
+        self._operator = Operator(access, Topics(PREFIX, SITE), ISSUER)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._operator)
+            stack.push_async_callback(self._fall_silent)
+            stack.push_async_callback(_end, asyncio.create_task(self._listen()))
+            self._heart = asyncio.create_task(self._beat())
+            await self._allocate("full", self._limit_w)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def run(self) -> None:
+        """All steps, one after another."""
+        progress = self._progress
+        progress.began_at = time.monotonic()
+        parts = sum(step.part for step in STEPS)
+        ends_at = progress.began_at
+        for number, step in enumerate(STEPS):
+            ends_at += step.part / parts * progress.seconds
+            progress.step = number
+            progress.step_ends_at = ends_at
+            mark = await self._begin(step, ends_at)
+            await asyncio.sleep(max(0.0, ends_at - time.monotonic()))
+            progress.marks.append(mark)
+        progress.step = None
+
+    async def _begin(self, step: Step, ends_at: Seconds) -> StepMark:
+        from_w, rating_w = self._limit_w, self._stage.rating_w
+        asked_at = time.monotonic()
+        ramp_w_per_min = None
+        if step.is_silent:
+            await self._fall_silent()
+            asked_at = self._last_beat_at
+            due_at = asked_at + self._pace.heartbeat_timeout_s
+            self._limit_w = self._stage.failsafe_w
+            self._progress.say(
+                f"the operator falls silent; after {self._pace.heartbeat_timeout_s:g} s without a heartbeat the "
+                f"fail-safe limit of {watts(self._limit_w)} is due"
+            )
+        else:
+            if self._heart is None:
+                self._heart = asyncio.create_task(self._beat())
+            if step.has_ramp:
+                ramp_w_per_min = self._stage.demand_w / (RAMP_SHARE * (ends_at - asked_at)) * 60
+            limit_w = None if step.share is None else step.share * self._stage.demand_w
+            grace_s = GRACE_SHARE * (ends_at - asked_at) if limit_w is not None and limit_w < from_w else None
+            await self._allocate(step.name, limit_w, grace_s, ramp_w_per_min)
+            due_at = asked_at
+            self._limit_w = rating_w if limit_w is None else limit_w
+        return StepMark(
+            name=step.name,
+            asked_at=asked_at,
+            due_at=due_at,
+            ends_at=ends_at,
+            limit_w=self._limit_w,
+            from_w=from_w,
+            grace_s=GRACE_SHARE * (ends_at - due_at),
+            demand_w=self._stage.demand_w,
+            floor_w=self._stage.floor_w,
+            ramp_w_per_min=ramp_w_per_min,
+        )
+
+    async def _allocate(
+        self, name: str, limit_w: Watts | None, reach_by_s: Seconds | None = None, ramp_w_per_min: float | None = None
+    ) -> None:
+        said = await self._operator.allocate(limit_w, reach_by_s=reach_by_s, max_ramp_up_w_per_min=ramp_w_per_min)
+        self._names[said] = name
+        asked = "released" if limit_w is None else f"at most {watts(limit_w)}"
+        within = f", within {reach_by_s:.1f} s" if reach_by_s is not None else ""
+        ramp = f", rising no faster than {watts(ramp_w_per_min)} per minute" if ramp_w_per_min is not None else ""
+        self._progress.say(f"operator: {name}: {asked}{within}{ramp}")
+
+    # ---- heartbeats and answers ---------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            await self._operator.heartbeat()
+            self._last_beat_at = time.monotonic()
+            await asyncio.sleep(self._pace.heartbeat_s)
+
+    async def _fall_silent(self) -> None:
+        heart, self._heart = self._heart, None
+        if heart is not None:
+            await _end(heart)
+
+    async def _listen(self) -> None:
+        async for ack in self._operator.acks():
+            name = self._names.get(str(ack.get("id")))
+            if name is not None:
+                self._progress.say(f"site: {name}: {_answer(ack)}")
+
+
+def _answer(ack: Answer) -> str:
+    words = str(ack.get("stage"))
+    if isinstance(ack.get("metered_w"), (int, float)):
+        words += f", {watts(ack['metered_w'])} metered"
+    if ack.get("reason"):
+        words += f" ({ack['reason']})"
+    return words
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel it; what it failed of is the line's end, which the next allocation tells."""
+    task.cancel()
+    with suppress(asyncio.CancelledError, ConnectionFailed):
+        await task
