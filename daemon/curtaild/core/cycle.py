@@ -344,7 +344,8 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
     moves, over_w = dispatch.shed(site.by_feeder, site.tree, room, now)
     deficits = _note_deficits(site, over_w, now)
     elapsed_s = max(0.0, now - site.stepped_at)
-    site._starts_owed = min(site.policy.max_starts_per_s, site._starts_owed + elapsed_s * site.policy.max_starts_per_s)
+    per_s = site.policy.max_starts_per_s
+    site._starts_owed = min(max(1.0, per_s), site._starts_owed + elapsed_s * per_s)
     if not moves and room.free_w[site.tree.root] > site.policy.dead_band_w(site.limit_w(site.tree.root)):
         candidates = [device for device in site.devices.values() if dispatch.may_rise(device, now)]
         moves = dispatch.give_back(candidates, site.tree, room, site.policy, math.floor(site._starts_owed))
