@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable
@@ -232,6 +233,8 @@ class Daemon:
         now = self.clock.monotonic()
         if not self._is_ready and not self.control.site.is_in_grace(now):
             self._is_ready = True
+            gc.collect()
+            gc.freeze()  # what lives as long as the daemon: walking it again would stall the loop for tens of ms
             self.notifier.ready(self._summary())
             self._told_systemd_at = now
         elif now - self._told_systemd_at >= STATUS_EVERY_S:
