@@ -7,7 +7,7 @@ staleness, never sleeps, never logs per poll, and puts a deadline on every await
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType, Protocol, TypeAlias
 
@@ -62,11 +62,16 @@ class OperatingPoints:
 
     points: tuple[OperatingPoint, ...]
     step_w: Watts = 1.0
+    _hash: int = field(init=False, repr=False, compare=False)  # asked ten thousand times a cycle
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.points, self.step_w)))
         draws = [point.draw_w for point in self.points]
         if not draws or any(not math.isfinite(w) or w < 0 for w in draws) or sorted(set(draws)) != draws:
             raise ValueError(f"operating points must rise strictly in draw and be finite and ≥ 0: {draws}")
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def lowest(self) -> OperatingPoint:

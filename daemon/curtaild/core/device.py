@@ -18,6 +18,9 @@ from curtaild_drivers.contract import (
     Watts,
 )
 
+LEARNED_SAMPLES = 3
+"""Readings that must agree before the table is no longer asked."""
+
 UNIT_SPREAD = 1.15
 """Units of one model differ by this much from its table, ambient temperature included."""
 
@@ -45,11 +48,19 @@ class DeviceSpec:
 
 @dataclass(slots=True)
 class DrawRatio:
-    """How much of a point's nominal draw a device really takes: a running mean with its spread."""
+    """How much of a point's nominal draw a device really takes: a running mean with its spread.
+
+    `upper` is the edge to reserve: two spreads above the mean; the table's word until three readings agree on better.
+    """
 
     mean: float = 1.0
     variance: float = 0.0
     samples: int = 0
+    upper: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        learned = self.mean + max(2 * math.sqrt(self.variance), 0.005)
+        self.upper = learned if self.samples >= LEARNED_SAMPLES else max(1.0, learned)
 
     def observe(self, ratio: float) -> None:
         self.samples += 1
@@ -57,12 +68,7 @@ class DrawRatio:
         error = ratio - self.mean
         self.mean += weight * error
         self.variance = (1 - weight) * (self.variance + weight * error * error) if self.samples > 1 else 0.0
-
-    @property
-    def upper(self) -> float:
-        """The edge to reserve: two spreads above the mean; the table's word until three readings agree on better."""
-        learned = self.mean + max(2 * math.sqrt(self.variance), 0.005)
-        return learned if self.samples >= 3 else max(1.0, learned)
+        self.__post_init__()
 
 
 @dataclass(slots=True)
@@ -123,6 +129,17 @@ class Device:
         return not self.conditions
 
     @property
+    def is_draw_known(self) -> bool:
+        """Whether its last reading proved a draw that stands still long enough to be compared with a meter."""
+        reading = self.reading
+        return (
+            reading is not None
+            and self.drawn_at == reading.taken_at
+            and reading.state is not RunState.STARTING
+            and Condition.STALE not in self.conditions
+        )
+
+    @property
     def in_flight(self) -> bool:
         return self.actuation is not None
 
@@ -142,7 +159,7 @@ class Device:
     def most_w(self, point: OperatingPoint) -> Watts:
         """The most that still passes for being at `point`; units differ before their own draw there is learned."""
         ratio = self.learned.get(point.key)
-        is_learned = ratio is not None and ratio.samples >= 3
+        is_learned = ratio is not None and ratio.samples >= LEARNED_SAMPLES
         return self.upper_w(point) * (1.0 if is_learned else UNIT_SPREAD) + self.tolerance_w()
 
     def headed_for(self) -> OperatingPoint | None:

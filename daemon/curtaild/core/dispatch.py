@@ -120,7 +120,7 @@ def _shed_from(
         points = device.spec.points
         if points is not None and present is not None and present.divisible and counted_on:
             step_w = points.step_w
-            wanted_w = present_w - math.ceil(over_w[feeder] / ratio / step_w) * step_w
+            wanted_w = present_w - max(1, math.ceil(over_w[feeder] / ratio / step_w)) * step_w
             if wanted_w > lower.draw_w:
                 target = point_at(points, wanted_w)
         present_planned_w = (

@@ -5,7 +5,15 @@ Watts leave a reservation only when a reading *asked after* the command shows th
 
 from __future__ import annotations
 
-from curtaild.core.device import Actuation, Device, DrawRatio, estimated_draw, point_at, reported_point
+from curtaild.core.device import (
+    LEARNED_SAMPLES,
+    Actuation,
+    Device,
+    DrawRatio,
+    estimated_draw,
+    point_at,
+    reported_point,
+)
 from curtaild.core.events import ActuationChanged, ActuationStage, Condition, DeviceChanged, Event
 from curtaild.core.policy import Policy
 from curtaild_drivers.contract import OperatingPoint, Reading, RunState, Seconds, Watts
@@ -168,7 +176,7 @@ def _has_fallen(device: Device, actuation: Actuation, reading: Reading) -> bool:
 
 def _has_risen(device: Device, actuation: Actuation, reading: Reading) -> bool:
     ratio = device.learned.get(actuation.target.key)
-    expected_w = actuation.target.draw_w * (ratio.mean if ratio is not None and ratio.samples >= 3 else 1.0)
+    expected_w = actuation.target.draw_w * (ratio.mean if ratio is not None and ratio.samples >= LEARNED_SAMPLES else 1.0)
     return (
         device.draw_w is not None
         and reading.state is RunState.RUNNING

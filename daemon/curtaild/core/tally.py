@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from curtaild.core.auxiliary import MeteredFeeder
 from curtaild.core.device import Device
-from curtaild.core.events import Condition
 from curtaild.core.feeders import FeederTree
 from curtaild.core.policy import Policy
 from curtaild_drivers.contract import FeederId, Seconds, Watts
@@ -109,7 +108,7 @@ def _count(own: FeederTally, device: Device, seen_until: Seconds | None, error_f
     own.planned_w += device.planned_w
     draw_w = device.draw_w if device.draw_w is not None else device.reserved_w
     own.measured_w += draw_w
-    if device.draw_w is None or Condition.STALE in device.conditions:
+    if not device.is_draw_known:
         own.in_doubt_w += device.reserved_w
     if device.actuation is not None:
         own.in_flight += 1
