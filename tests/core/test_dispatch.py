@@ -141,7 +141,8 @@ def test_every_miners_poorest_step_goes_before_any_miners_best() -> None:
 
 @pytest.mark.parametrize(
     ("over_w", "goes_to"),
-    [(1.0, ("limit", 2_990.0)), (500.0, ("limit", 2_500.0)), (504.0, ("limit", 2_490.0)),
+    [(5e-324, ("limit", 2_990.0)),
+        (1.0, ("limit", 2_990.0)), (500.0, ("limit", 2_500.0)), (504.0, ("limit", 2_490.0)),
      (1_990.0, ("limit", 1_010.0)), (2_000.0, ("limit", 1_000.0)), (2_001.0, ("off", 30.0))],
 )  # fmt: skip
 def test_a_divisible_miner_is_shaved_only_as_far_as_needed(over_w: Watts, goes_to: tuple[str, Watts]) -> None:
