@@ -1,4 +1,5 @@
-"""The control loop: every second, and at once when something calls for it, one `step` and what follows from it.
+"""The control loop: every second, and at once when something calls for it or a limit changes by itself, one `step` and
+what follows from it.
 
 Sheds leave for the actuator before anything else is done. Records and documents go to the store; acks follow once
 their cycle is durable, so that `accepted` is never said of what a crash could forget.
@@ -84,6 +85,7 @@ class ControlLoop:
         }
         self._has_news = False
         self._is_failing = False
+        self._next_change_at: Seconds | None = None
 
     def connect(self, grid: Grid, actuator: Actuator, poller: Poller, status_interval_s: Seconds) -> None:
         """The edges to act through; again after a reload."""
@@ -102,7 +104,8 @@ class ControlLoop:
         """Until cancelled."""
         tick_at = self._clock.monotonic()
         while True:
-            await self._inbox.arrival(max(0.0, tick_at - self._clock.monotonic()))
+            due_at = tick_at if self._next_change_at is None else min(tick_at, self._next_change_at)
+            await self._inbox.arrival(max(0.0, due_at - self._clock.monotonic()))
             now = self._clock.monotonic()
             is_tick = now >= tick_at
             if is_tick:
@@ -114,6 +117,7 @@ class ControlLoop:
         """One turn. A fault in it is told once; no cycle is then completed, and the watchdog takes over."""
         try:
             decision = step(self.site, self._inbox.take(), now)
+            self._next_change_at = decision.next_change_at
             self._act(decision)
             self._note(decision, now)
             if is_tick:
@@ -122,6 +126,7 @@ class ControlLoop:
             if not self._is_failing:
                 log.exception("the control cycle failed; limits are kept as they were, the next cycle tries again")
             self._is_failing = True
+            self._next_change_at = None
             return
         if self._is_failing:
             log.warning("the control cycle works again")
