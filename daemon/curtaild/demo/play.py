@@ -22,11 +22,11 @@ ISSUER = "operator"
 PREFIX = "curtaild/v1"
 DEFAULT_S, SHORTEST_S = 90.0, 40.0
 """Shorter than that, a step is over before a daemon that looks at its meter once a second can show what it does."""
-SPEED_AT_DEFAULT = 20.0
+SPEED_AT_DEFAULT = 30.0
 """Plant seconds per second: miners take minutes to wake, and each step is to settle."""
 GRACE_SHARE = 0.4
 RAMP_SHARE = 0.35
-FULL_SHARE = 1.03
+FULL_SHARE = 1.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Step:
 
 
 STEPS: Sequence[Step] = (
-    Step("full", 8, FULL_SHARE),
-    Step("60 %", 12, 0.6),
+    Step("full", 7, FULL_SHARE),
+    Step("60 %", 13, 0.6),
     Step("30 %", 12, 0.3),
-    Step("zero", 12, 0.0),
-    Step("release, on a ramp", 22, None, has_ramp=True),
-    Step("the grid falls silent", 14, is_silent=True),
-    Step("back", 10, FULL_SHARE),
+    Step("0 %", 11, 0.0),
+    Step("release", 20, None, has_ramp=True),
+    Step("silence", 15, is_silent=True),
+    Step("back", 12, FULL_SHARE),
 )
 
 

@@ -133,6 +133,7 @@ id = {_quoted(feeder.id)}
 auxiliary_w = {feeder.auxiliary_w:.0f}
 [feeder.meter]
 address = "{feeder.address}:{ports["modbus"]}"
+poll_s = 0.5
 settings = {{ preset = {_quoted(_PRESETS[feeder.layout])}, unit_id = 1 }}"""
         )
     tables += [_group(fleet, ports) for fleet in plan.fleets]
