@@ -5,6 +5,8 @@ Watts leave a reservation only when a reading *asked after* the command shows th
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from curtaild.core.device import (
     LEARNED_SAMPLES,
     Actuation,
@@ -16,11 +18,12 @@ from curtaild.core.device import (
 )
 from curtaild.core.events import ActuationChanged, ActuationStage, Condition, DeviceChanged, Event
 from curtaild.core.policy import Policy
-from curtaild_drivers.contract import OperatingPoint, Reading, RunState, Seconds, Watts
+from curtaild_drivers.contract import OperatingPoint, Reading, RunState, Seconds, Watts, watts_or_none
 
 STEADY_READINGS = 3
 SLOWEST_FALL_S = 60.0  # stock Antminers reach standby 10–60 s after they say that they sleep
 LONGEST_BACK_OFF_S = 600.0
+ABSURD = 10.0  # times its rating: no miner draws that, whatever a driver let through
 _POLL_CONDITIONS = (Condition.UNREACHABLE, Condition.AUTH_FAILED, Condition.BAD_REPLY)
 
 
@@ -35,6 +38,8 @@ def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> l
     device.failed_polls = 0
     if device.reading is None or device.reading.state is not reading.state:
         device.state_since = reading.taken_at
+    if watts_or_none(reading.power_w, ABSURD * device.spec.rated_w) != reading.power_w:
+        reading = replace(reading, power_w=None)  # NaN, negative and absurd ones are unknown, never zero
     device.reading = reading
     draw_w = estimated_draw(device, reading, policy.reading_error_fraction)
     if draw_w is not None:
@@ -176,7 +181,9 @@ def _has_fallen(device: Device, actuation: Actuation, reading: Reading) -> bool:
 
 def _has_risen(device: Device, actuation: Actuation, reading: Reading) -> bool:
     ratio = device.learned.get(actuation.target.key)
-    expected_w = actuation.target.draw_w * (ratio.mean if ratio is not None and ratio.samples >= LEARNED_SAMPLES else 1.0)
+    expected_w = actuation.target.draw_w * (
+        ratio.mean if ratio is not None and ratio.samples >= LEARNED_SAMPLES else 1.0
+    )
     return (
         device.draw_w is not None
         and reading.state is RunState.RUNNING
