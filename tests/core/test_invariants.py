@@ -287,7 +287,7 @@ class SiteUnderFire(RuleBasedStateMachine):
 
 
 SiteUnderFire.TestCase.settings = settings(
-    max_examples=int(os.environ.get("CURTAILD_PROPERTY_EXAMPLES", "250")),
+    max_examples=int(os.environ.get("CURTAILD_PROPERTY_EXAMPLES", "320")),
     stateful_step_count=45,
     deadline=None,
     suppress_health_check=list(HealthCheck),
