@@ -27,10 +27,12 @@ test: $(VENV)/.development system-parts ## every test. ARGS="tests/core -k ramp"
 	@$(BIN)/python -m pytest --durations=10 --durations-min=1 $(ARGS)
 
 lint: $(VENV)/.development ## ruff, mypy --strict, the floors between modules
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+	@failed=0; \
+	$(BIN)/ruff check . || failed=1; \
+	$(BIN)/ruff format --check . || failed=1; \
+	$(BIN)/mypy || failed=1; \
+	$(BIN)/lint-imports --no-logo || failed=1; \
+	exit $$failed
 
 bench: $(VENV)/.development ## the benchmarks in bench/, one after another
 	@for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python "$$bench" || exit 1; done
