@@ -26,6 +26,9 @@ class Fault(Enum):
     """While asleep, answers lack the keys for power, limit and mode."""
     TOKEN_LIMIT = "token_limit"
     """Whatsminer v2: hands out 16 tokens and refuses the 17th (Code 136)."""
+    API_DOWN_WHILE_STOPPED = "api_down_while_stopped"
+    """Whatsminer v2: stopping ends the process that answers summary, boards and pools; while stopped, the API server
+    before it sends the bare text `Socket connect failed: Connection refused` in their place."""
     CLOSE_AFTER_POWER_OFF = "close_after_power_off"
     """Carries out a stop and closes the connection without an answer."""
     NUMERIC_PERCENT_REFUSED = "numeric_percent_refused"

@@ -45,8 +45,8 @@ class DeviceModel:
     `wire_name` is how it names itself. `presets` rise in draw and end with what it runs at when left alone, at
     `rated_w`. `lowest_limit_w` is the least power limit it holds, `None` where it takes none. `fall_s` is the time to
     standby after a stop; `trim_s` to follow a change that needs no restart. A restart sits `boot_s` at `boot_w`, holds
-    `warm_w` for `warm_s` while temperatures settle, then climbs a full swing in `climb_s`. `born_with` are the faults
-    every unit has.
+    `warm_w` for `warm_s` while temperatures settle, then climbs a full swing in `climb_s`. `api_version` is the
+    maker's, where it decides which fields there are. `born_with` are the faults every unit has.
     """
 
     name: str
@@ -66,6 +66,7 @@ class DeviceModel:
     warm_w: Watts
     climb_s: Seconds
     lowest_limit_w: Watts | None = None
+    api_version: str = ""
     preset_restarts: bool = False
     measures_power: bool = True
     born_with: frozenset[Fault] = frozenset()
@@ -138,7 +139,9 @@ def _antminer(name: str, model: str, rated_w: Watts, terahashes: float, low_w: W
     )
 
 
-def _whatsminer(name: str, model: str, firmware: Firmware, rated_w: Watts, terahashes: float) -> DeviceModel:
+def _whatsminer(
+    name: str, model: str, firmware: Firmware, rated_w: Watts, terahashes: float, api_version: str
+) -> DeviceModel:
     """MicroBT's firmware: percentages follow fast, an absolute limit restarts it and holds 800–1,000 W first."""
     return DeviceModel(
         name=name,
@@ -159,6 +162,7 @@ def _whatsminer(name: str, model: str, firmware: Firmware, rated_w: Watts, terah
         warm_w=900.0,
         climb_s=120.0,
         lowest_limit_w=0.35 * rated_w,
+        api_version=api_version,
         preset_restarts=True,
         # its documentation says Number, its parser reads the string
         born_with=frozenset({Fault.NUMERIC_PERCENT_REFUSED} if firmware is Firmware.WHATSMINER_V3 else ()),
@@ -197,10 +201,10 @@ MODELS: Mapping[str, DeviceModel] = MappingProxyType(
             _antminer("antminer-s19", "S19", 3250.0, 95.0, 2350.0),
             _antminer("antminer-s19j-pro", "S19j Pro", 3050.0, 100.0, 2200.0),
             _antminer("antminer-s21", "S21", 3500.0, 200.0, 2600.0),
-            _whatsminer("whatsminer-m50", "M50 VH30", Firmware.WHATSMINER_V2, 3306.0, 114.0),
-            _whatsminer("whatsminer-m50s", "M50S VH50", Firmware.WHATSMINER_V2, 3328.0, 128.0),
-            _whatsminer("whatsminer-m60", "M60 VK30", Firmware.WHATSMINER_V3, 3422.0, 172.0),
-            _whatsminer("whatsminer-m60s", "M60S VK30", Firmware.WHATSMINER_V3, 3441.0, 186.0),
+            _whatsminer("whatsminer-m50", "M50 VH30", Firmware.WHATSMINER_V2, 3306.0, 114.0, "2.0.7"),
+            _whatsminer("whatsminer-m50s", "M50S VH50", Firmware.WHATSMINER_V2, 3328.0, 128.0, "2.0.5"),
+            _whatsminer("whatsminer-m60", "M60 VK30", Firmware.WHATSMINER_V3, 3422.0, 172.0, "3.0.3"),
+            _whatsminer("whatsminer-m60s", "M60S VK30", Firmware.WHATSMINER_V3, 3441.0, 186.0, "3.0.1"),
             _luxos("luxos-s19", "S19", 3250.0, 95.0, _S19_LADDER),
             _luxos("luxos-s21", "S21", 3500.0, 200.0, _S21_LADDER),
         )

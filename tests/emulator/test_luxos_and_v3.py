@@ -102,6 +102,16 @@ async def test_v3_service_limit_and_mode() -> None:
         assert (await framed(farm, "get.miner.status", "summary"))["msg"]["summary"]["power-limit"] == 2_000
 
 
+async def test_v3_shows_its_percentage_since_3_0_3() -> None:
+    async with farm_of("whatsminer-m60") as farm:
+        assert (await framed(farm, "get.miner.setting"))["msg"]["power-percent"] == 0  # none set
+        await framed(farm, "set.miner.power_percent", {"percent": "50", "mode": "fast"}, "super")
+        told = (await framed(farm, "get.miner.setting"))["msg"]
+        assert (told["power-percent"], told["power-limit"], told["power"]) == (50, 3_422, 1_711)
+    async with farm_of("whatsminer-m60s") as farm:
+        assert "power-percent" not in (await framed(farm, "get.miner.setting"))["msg"]
+
+
 async def test_v3_refuses_what_it_does_not_know() -> None:
     async with farm_of("whatsminer-m60") as farm:
         assert (await framed(farm, "set.miner.nonsense", 1, "super"))["code"] == -2

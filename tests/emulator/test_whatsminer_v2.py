@@ -11,7 +11,7 @@ from pyasic.rpc.btminer import BTMinerRPCAPI  # type: ignore[import-untyped]
 
 from curtaild_emulator import EmulatedFarm, Fault
 from curtaild_emulator.wires.unit import Board
-from emulator.asking import farm_of, only, rpc, settle
+from emulator.asking import farm_of, only, rpc, send, settle
 
 
 def client(farm: EmulatedFarm) -> BTMinerRPCAPI:
@@ -25,7 +25,9 @@ async def test_percent_is_fast_and_a_limit_restarts() -> None:
         name = only(farm)
         assert (await client(farm).set_power_pct(60))["Msg"] == "API command OK"
         assert settle(farm) == pytest.approx(0.6 * 3_306.0, rel=0.04)
-        assert (await rpc(farm, "status"))["Msg"]["hash_percent"] == "60"
+        told = (await rpc(farm, "status"))["Msg"]
+        assert (told["power_pct"], told["hash_percent"]) == ("60", "0")
+        assert (await rpc(farm, "summary"))["SUMMARY"][0]["power_pct"] == 60
         await client(farm).adjust_power_limit(2_500)
         settle(farm)
         assert farm.true_power_w(name) == pytest.approx(2_500.0, rel=0.04)
@@ -43,6 +45,31 @@ async def test_modes_power_off_and_on() -> None:
         await client(farm).set_low_power()
         assert settle(farm) == pytest.approx(0.7 * 3_306.0, rel=0.07)
         assert (await rpc(farm, "summary"))["SUMMARY"][0]["Power Mode"] == "Low"
+
+
+async def test_older_firmware_takes_a_percentage_and_does_not_show_it() -> None:
+    async with farm_of("whatsminer-m50s") as farm:
+        assert (await client(farm).set_power_pct(60))["Msg"] == "API command OK"
+        assert settle(farm) == pytest.approx(0.6 * 3_328.0, rel=0.04)
+        told = (await rpc(farm, "status"))["Msg"]
+        assert told["hash_percent"] == ""
+        assert "power_pct" not in told
+        assert "power_pct" not in (await rpc(farm, "summary"))["SUMMARY"][0]
+
+
+async def test_while_stopped_the_relay_may_have_nobody_to_ask() -> None:
+    async with farm_of("whatsminer-m50") as farm:
+        farm.set_fault(only(farm), Fault.API_DOWN_WHILE_STOPPED)
+        await client(farm).power_off()
+        assert settle(farm) == 60.0
+        for command in ("summary", "edevs", "summary+pools"):
+            assert await send(farm, json.dumps({"command": command}).encode()) == (
+                b"Socket connect failed: Connection refused\n"
+            )
+        assert (await rpc(farm, "status"))["Msg"]["mineroff"] == "true"
+        await client(farm).power_on()
+        assert settle(farm) > 3_000.0
+        assert len((await rpc(farm, "summary"))["SUMMARY"]) == 1
 
 
 async def test_joined_commands_answer_together() -> None:

@@ -18,16 +18,28 @@ INVALID_COMMAND = 14
 PERMISSION_DENIED = 45
 BOARDS = 3
 _CHIPS = 117
+_FIRMWARE_VERSIONS = {
+    "2.0.5": "20230911.12.REL",
+    "2.0.7": "20240924.14.REL",
+    "3.0.1": "20250214.16.REL",
+    "3.0.3": "20251120.17.REL",
+}
+_BEFORE_POWER_PCT = "2.0.5"
 _PRESET_WORDS = {"low": "Low", "normal": "Normal"}
 
 
 class BtminerUnit(Unit):
     """A Whatsminer's readable side. Subclasses add how they are commanded."""
 
-    api_version: str
-    firmware_version: str
-
     __slots__ = ()
+
+    @property
+    def api_version(self) -> str:
+        return self.miner.model.api_version
+
+    @property
+    def firmware_version(self) -> str:
+        return _FIRMWARE_VERSIONS[self.api_version]
 
     def tell(self, command: str) -> Answer | None:
         """Answer a readable command; `None` where there is none of that name."""
@@ -118,6 +130,7 @@ class BtminerUnit(Unit):
             "MAC": self.mac.upper(),
             "Firmware Version": f"'{self.firmware_version}'",
         }
+        row |= self._power_pct()
         if self.keys_have_vanished:
             for key in ("Power", "Power Rate", "Power Mode", "Power Limit"):
                 del row[key]
@@ -165,11 +178,19 @@ class BtminerUnit(Unit):
             "Firmware Version": f"'{self.firmware_version}'",
             "power_mode": _PRESET_WORDS[self.miner.setting.preset],
             "power_limit_set": str(self.limit_w),
-            "hash_percent": f"{self.miner.setting.percent:g}",
+            # of the target frequency, which nobody has changed: it says nothing of the power percentage
+            "hash_percent": "" if self.api_version == _BEFORE_POWER_PCT else "0",
         }
+        told |= {key: str(value) for key, value in self._power_pct().items()}
         if self.keys_have_vanished:
             del told["mineroff"], told["power_mode"], told["power_limit_set"]
         return told
+
+    def _power_pct(self) -> dict[str, int]:
+        """The temporary percentage, which older firmware takes and never shows."""
+        if self.api_version == _BEFORE_POWER_PCT:
+            return {}
+        return {"power_pct": round(self.miner.setting.percent)}
 
     def _get_version(self) -> dict[str, str]:
         return {
@@ -207,6 +228,11 @@ class BtminerUnit(Unit):
 
     def _get_error_code(self) -> dict[str, list[Any]]:
         return {"error_code": []}
+
+
+def is_relayed(command: str) -> bool:
+    """Is it a command that the mining process itself answers, rather than the API server before it."""
+    return any(name in _READS for name in command.split("+"))
 
 
 _READS: dict[str, Callable[[BtminerUnit], tuple[str, list[dict[str, Any]]]]] = {

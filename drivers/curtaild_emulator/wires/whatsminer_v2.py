@@ -17,6 +17,7 @@ from curtaild_emulator.wires.btminer import (
     INVALID_COMMAND,
     PERMISSION_DENIED,
     BtminerUnit,
+    is_relayed,
 )
 from curtaild_emulator.wires.btminer_cipher import crypt, open_envelope, seal, signature
 from curtaild_emulator.wires.unit import Answer, Board, Effect, Pool, Wire
@@ -24,6 +25,7 @@ from curtaild_emulator.wires.unit import Answer, Board, Effect, Pool, Wire
 TOKEN_LIFE_S = 1800.0
 MOST_TOKENS = 32
 MOST_TOKENS_UNDER_FAULT = 16
+_RELAY_REFUSED = b"Socket connect failed: Connection refused\n"
 _SALT = "BQ5hoXV9"
 _INVALID_JSON = 23
 _TOKEN_OK = 134
@@ -33,12 +35,9 @@ _CHALLENGES = 64  # so few different ones that checking them stays cheap for a w
 
 
 class WhatsminerV2Unit(BtminerUnit):
-    """A Whatsminer with API 2.0.5 and its table of tokens."""
+    """A Whatsminer with API 2 and its table of tokens."""
 
     speaks = frozenset({Wire.RPC})
-    api_version = "2.0.5"
-    firmware_version = "20230911.12.REL"
-
     __slots__ = ("_given", "_tokens")
 
     def __init__(self, board: Board, miner: Miner, address: str, password: str) -> None:
@@ -52,6 +51,8 @@ class WhatsminerV2Unit(BtminerUnit):
         command = str(request.get("command", request.get("cmd", "")))
         if command == "get_token":
             return self._get_token()
+        if self.is_asleep and is_relayed(command) and self.miner.has(Fault.API_DOWN_WHILE_STOPPED):
+            return Answer(_RELAY_REFUSED)
         told = self.tell(command)
         if told is not None:
             return told

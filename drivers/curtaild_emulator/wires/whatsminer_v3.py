@@ -20,6 +20,7 @@ from curtaild_emulator.wires.unit import Answer, Effect, Unit, Wire
 from curtaild_emulator.wires.whatsminer_v2 import whole_number
 
 _OK, _FAIL, _INVALID_COMMAND, _INVALID_JSON, _NO_PERMISSION = 0, -1, -2, -3, -4
+_BEFORE_POWER_PERCENT = "3.0.1"  # its release notes give the field to 3.0.3
 _LONGEST_FRAME = 64 * 1024
 _ACCOUNTS = ("super", "user1", "user2", "user3")
 
@@ -28,9 +29,6 @@ class WhatsminerV3Unit(BtminerUnit):
     """A Whatsminer with API 3.0."""
 
     speaks = frozenset({Wire.RPC, Wire.WHATSMINER_V3})
-    api_version = "3.0.1"
-    firmware_version = "20250214.16.REL"
-
     __slots__ = ()
 
     def rpc(self, request: dict[str, Any]) -> Answer | None:
@@ -193,7 +191,17 @@ class WhatsminerV3Unit(BtminerUnit):
         ]
 
     def _miner_setting(self, param: object) -> dict[str, Any]:
-        return {"power-mode": self.miner.setting.preset, "power-limit": self.limit_w, "upfreq-speed": 0}
+        setting = self.miner.setting
+        told: dict[str, Any] = {"power-mode": setting.preset, "power-limit": self.limit_w, "upfreq-speed": 0}
+        if self.api_version != _BEFORE_POWER_PERCENT:
+            told |= {
+                "fast-boot": "disable",
+                "target-freq": 0,
+                "fast-mining": "disable",
+                "power": round(setting.limit_w * setting.percent / 100.0),
+                "power-percent": 0 if setting.percent == 100.0 else round(setting.percent),
+            }
+        return told
 
     # --- commands: each says whether it was done -------------------------------------------------
 
