@@ -1,0 +1,230 @@
+"""What a feeder draws beside its devices: what the meter teaches of it, and when the meter is not believed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from core.rig import EXACT, PLENTY_W, ROW_A, ROW_B, SITE, SLIDER, SWITCH, PaperSite, spec_of, tree_of
+from curtaild.core.auxiliary import STUCK_AFTER, MeteredFeeder
+from curtaild.core.events import MeterChanged
+from curtaild.core.feeders import FeederSpec
+from curtaild_drivers.contract import MeterReading, Seconds, Watts
+
+STALE_AFTER_S = 10.0
+DEVICES_W = 10_000.0
+
+
+class Meter:
+    """A meter over devices that say `DEVICES_W`, one sample a second, as the tally feeds it."""
+
+    def __init__(self, own_estimate_w: Watts = 0.0) -> None:
+        self.feeder = MeteredFeeder(FeederSpec(SITE, None, PLENTY_W, own_estimate_w, STALE_AFTER_S))
+        self.now = 1_000.0
+        self.energy_j = 0.0
+
+    def says(
+        self,
+        power_w: Watts,
+        *,
+        devices_w: Watts = DEVICES_W,
+        reserved_w: Watts | None = None,
+        moved_at: Seconds = 0.0,
+        quiet: bool = True,
+        times: int = 1,
+    ) -> Meter:
+        for _ in range(times):
+            self.now += 1.0
+            self.energy_j += power_w
+            self.feeder.observe(MeterReading(self.now, power_w, self.energy_j))
+            self.feeder.refresh(self.now)
+            self.feeder.estimate(devices_w, reserved_w if reserved_w is not None else devices_w, moved_at, quiet)
+        return self
+
+    def auxiliary_w(self, share: float = 1.0, least_w: Watts = -math.inf) -> Watts:
+        return self.feeder.upper_w(share, least_w)
+
+
+def test_the_auxiliary_load_is_the_meter_less_the_devices() -> None:
+    assert Meter().says(10_500.0, times=10).auxiliary_w() == pytest.approx(500.0)
+
+
+def test_of_a_noisy_meter_the_upper_edge_counts() -> None:
+    noise = Random(7)
+    meter = Meter()
+    for _ in range(300):
+        meter.says(10_500.0 + noise.gauss(0.0, 50.0))
+    assert meter.feeder.mean_w == pytest.approx(500.0, abs=40.0)
+    assert 540.0 <= meter.auxiliary_w() <= 650.0
+
+
+def test_until_a_meter_has_spoken_the_sites_own_figure_counts() -> None:
+    assert Meter(own_estimate_w=300.0).auxiliary_w() == 300.0
+
+
+def test_the_estimate_follows_when_the_fans_spin_up() -> None:
+    meter = Meter().says(10_300.0, times=60)
+    meter.says(10_900.0, times=60)
+    assert 880.0 <= meter.auxiliary_w() <= 1_150.0
+
+
+def test_while_a_command_is_unconfirmed_the_estimate_stands_still() -> None:
+    """The devices are still counted at 10,000 W and the meter has seen 3,000 of them go: that is no auxiliary load."""
+    meter = Meter().says(10_500.0, times=10)
+    meter.says(7_500.0, times=20, quiet=False)
+    assert meter.auxiliary_w() == pytest.approx(500.0)
+
+
+def test_a_sample_from_before_the_last_device_settled_is_not_compared_with_it() -> None:
+    meter = Meter().says(10_500.0, times=10)
+    meter.says(10_500.0, devices_w=7_000.0, reserved_w=10_000.0, moved_at=meter.now + 1.0)
+    assert meter.auxiliary_w() == pytest.approx(500.0)
+    meter.says(7_400.0, devices_w=7_000.0, moved_at=meter.now)
+    assert meter.feeder.mean_w == pytest.approx(480.0, abs=25.0)
+
+
+def test_after_a_move_the_new_state_is_learned_in_a_few_samples() -> None:
+    """Losses follow load: what was true at full draw is not kept for long at half of it."""
+    meter = Meter().says(10_500.0, times=100)
+    meter.says(5_250.0, devices_w=5_000.0, moved_at=meter.now + 0.5, times=10)
+    assert meter.feeder.mean_w == pytest.approx(250.0, abs=60.0)
+
+
+def test_the_meter_is_believed_at_once_where_it_shows_more_than_everything_reserved() -> None:
+    """Whatever is in flight: 2,000 W that no device accounts for are there."""
+    meter = Meter().says(10_500.0, times=10)
+    meter.says(12_500.0, quiet=False, times=10)
+    assert meter.auxiliary_w() == pytest.approx(2_500.0, abs=20.0)
+    meter.says(10_500.0, quiet=False, times=10)
+    assert meter.auxiliary_w() == pytest.approx(500.0, abs=20.0)
+
+
+def test_one_spike_of_the_meter_is_not_believed_at_its_height() -> None:
+    meter = Meter().says(10_500.0, times=10).says(20_500.0, quiet=False)
+    assert meter.auxiliary_w() <= 4_600.0
+
+
+def test_devices_that_over_report_are_credited_only_as_far_as_they_draw() -> None:
+    """They say 10,000 W, the meter 9,700: 300 W too much at full draw, 150 at half of it, none when all sleep."""
+    meter = Meter().says(9_700.0, times=50)
+    assert meter.auxiliary_w() == pytest.approx(-300.0)
+    assert meter.auxiliary_w(share=0.5) == pytest.approx(-150.0)
+    assert meter.auxiliary_w(share=0.0) == pytest.approx(0.0)
+
+
+def test_devices_are_not_believed_to_over_report_without_bound() -> None:
+    """A meter wired wrongly says 0 W: the devices' own word counts, less what their sensors may be off."""
+    meter = Meter().says(0.0, times=50)
+    assert meter.auxiliary_w(least_w=-500.0) == -500.0
+
+
+@pytest.mark.parametrize("nonsense", [None, math.nan, -1.0, math.inf, 1e9])
+def test_nonsense_of_a_meter_is_no_sample(nonsense: Watts | None) -> None:
+    meter = Meter().says(10_500.0, times=10)
+    assert not meter.feeder.observe(MeterReading(meter.now + 1.0, nonsense))
+    assert meter.feeder.power_w == 10_500.0
+    meter.feeder.refresh(meter.now + STALE_AFTER_S)
+    assert meter.feeder.is_fresh
+    meter.feeder.observe(MeterReading(meter.now + STALE_AFTER_S + 1.0, nonsense))
+    assert meter.feeder.refresh(meter.now + STALE_AFTER_S + 1.0)
+    assert not meter.feeder.is_fresh
+
+
+def test_an_older_sample_than_the_last_is_not_taken() -> None:
+    meter = Meter().says(10_500.0)
+    assert not meter.feeder.observe(MeterReading(meter.now - 1.0, 99_000.0))
+    assert not meter.feeder.observe(MeterReading(meter.now, 99_000.0))
+    assert meter.feeder.power_w == 10_500.0
+
+
+def test_a_stale_meter_is_no_meter_and_what_it_taught_is_kept_only_upwards() -> None:
+    meter = Meter(own_estimate_w=400.0).says(10_900.0, times=20)
+    meter.feeder.refresh(meter.now + STALE_AFTER_S + 0.1)
+    assert not meter.feeder.is_fresh
+    assert meter.auxiliary_w() == pytest.approx(900.0)
+    meter = Meter(own_estimate_w=400.0).says(9_900.0, times=20)
+    meter.feeder.refresh(meter.now + STALE_AFTER_S + 0.1)
+    assert meter.auxiliary_w() == 400.0  # a credit is not given on an old word
+
+
+def test_a_meter_that_repeats_itself_for_long_is_stuck() -> None:
+    """A gateway gives old values new times: power and energy of a real feeder do not both stand still."""
+    meter = Meter().says(10_500.0)
+    for _ in range(int(STUCK_AFTER * STALE_AFTER_S)):
+        meter.now += 1.0
+        meter.feeder.observe(MeterReading(meter.now, 10_500.0, meter.energy_j))
+        meter.feeder.refresh(meter.now)
+        assert meter.feeder.is_fresh
+    meter.feeder.observe(MeterReading(meter.now + 1.0, 10_500.0, meter.energy_j))
+    assert meter.feeder.refresh(meter.now + 1.0)
+    assert not meter.feeder.is_fresh
+
+
+def test_a_repeated_answer_is_not_counted_as_a_second_sample() -> None:
+    meter = Meter().says(10_500.0, times=3)
+    counted = meter.feeder.samples
+    meter.now += 1.0
+    meter.feeder.observe(MeterReading(meter.now, 10_500.0, meter.energy_j))
+    meter.feeder.estimate(DEVICES_W, DEVICES_W, 0.0, True)
+    assert meter.feeder.samples == counted
+
+
+# ---- the same, as the site lives it ---------------------------------------------------------------
+
+
+def metered(auxiliary_w: Watts, count: int = 10) -> PaperSite:
+    """Ten miners that keep any limit, a meter at the root, and an auxiliary load that the site file does not know."""
+    return PaperSite(
+        tree_of(FeederSpec(SITE, None, PLENTY_W, 0.0, STALE_AFTER_S)),
+        [spec_of(f"m{index}", SLIDER, min_off_s=0.0) for index in range(count)],
+        replace(EXACT, margin_fraction=0.002, reading_error_fraction=0.05),
+        auxiliary_w=auxiliary_w,
+    )
+
+
+@pytest.mark.parametrize("auxiliary_w", [0.0, 700.0, 3_000.0])
+def test_the_meter_comes_to_sit_just_under_the_limit(auxiliary_w: Watts) -> None:
+    site = metered(auxiliary_w)
+    site.tick(site.states(None))
+    site.run(10)
+    site.tick(site.states(20_000.0))
+    site.run(300)
+    assert 19_500.0 <= site.true_w() <= 20_000.0
+
+
+def test_a_dead_meter_is_told_once_and_leaves_the_devices_word() -> None:
+    site = metered(700.0)
+    site.tick(site.states(None))
+    site.run(10)
+    site.tick(site.states(20_000.0))
+    site.run(100)
+    told = len(site.events)
+    site.dead_meters.add(SITE)
+    site.run(60)
+    changes = [event for event in site.events[told:] if isinstance(event, MeterChanged)]
+    assert [(event.feeder, event.is_fresh) for event in changes] == [(SITE, False)]
+    assert "11 s ago" in changes[0].detail
+    assert site.true_w() <= 20_000.0
+    assert site.site.tallies[SITE].auxiliary_w >= 700.0
+    site.dead_meters.clear()
+    site.run(2)
+    assert [event.is_fresh for event in site.events[told:] if isinstance(event, MeterChanged)] == [False, True]
+
+
+def test_a_rows_meter_speaks_for_its_row_alone() -> None:
+    tree = tree_of(
+        FeederSpec(SITE, None, PLENTY_W),
+        FeederSpec(ROW_A, SITE, PLENTY_W, 0.0, STALE_AFTER_S),
+        FeederSpec(ROW_B, SITE, PLENTY_W, 250.0),
+    )
+    site = PaperSite(tree, [spec_of("a", SWITCH, ROW_A), spec_of("b", SWITCH, ROW_B)])
+    site.tick(site.states(None))
+    site.run(10)
+    tallies = site.site.tallies
+    assert tallies[ROW_A].auxiliary_w == pytest.approx(0.0, abs=1.0)
+    assert tallies[ROW_B].auxiliary_w == 250.0
+    assert tallies[SITE].auxiliary_w == pytest.approx(250.0, abs=1.0)
+    assert tallies[SITE].total_reserved_w == pytest.approx(2_250.0, rel=0.01)
