@@ -8,15 +8,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from curtaild.demo.live import LiveScreen
 from curtaild.demo.plain import PlainScreen
-from curtaild.demo.play import DEFAULT_S, SHORTEST_S
-from curtaild.demo.show import run_demo
+from curtaild.demo.play import DEFAULT_S, LONGEST_S, SHORTEST_S
+from curtaild.demo.show import Screen, run_demo
 from curtaild.demo.site import FEWEST_DEVICES, MOST_DEVICES
+
+PLAIN_WIDTH = 130
 
 
 def command(
     seconds: Annotated[
-        float, typer.Option(min=SHORTEST_S, max=3600.0, help="How long the play takes; the devices' physics fit it.")
+        float,
+        typer.Option(help=f"How long the play takes, from {SHORTEST_S:g} on; the devices' physics are sped up to fit."),
     ] = DEFAULT_S,
     devices: Annotated[
         int, typer.Option(min=FEWEST_DEVICES, max=MOST_DEVICES, help="How many miners are emulated.")
@@ -28,6 +32,15 @@ def command(
 
     Needs no root and nothing installed; nothing leaves the loopback. Exit code 1: a step ended over its limit.
     """
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise typer.BadParameter(
+            f"{seconds:g} s: a play takes {SHORTEST_S:g} to {LONGEST_S:g} s. In less, a step is over before the "
+            "daemon, which decides once a second, can show what it does.",
+            param_hint="--seconds",
+        )
     console = Console()
-    screen = PlainScreen(console)
+    is_live = console.is_terminal and not plain
+    if not is_live:
+        console = Console(width=max(PLAIN_WIDTH, console.width), color_system=None)
+    screen: Screen = LiveScreen(console) if is_live else PlainScreen(console)
     raise typer.Exit(asyncio.run(run_demo(console, screen, seconds=seconds, devices=devices, keep=keep)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import aiohttp
 
@@ -31,7 +32,8 @@ async def fetch_json(session: aiohttp.ClientSession, url: str) -> Json:
     except aiohttp.InvalidURL:
         raise NoDaemon(f"{url!r} is no address; write http://127.0.0.1:9810") from None
     except aiohttp.ClientConnectorError as error:
-        raise NoDaemon(f"no daemon at {url}: {error.os_error.strerror or error.os_error}") from None
+        code = error.os_error.errno
+        raise NoDaemon(f"no daemon at {url}: {os.strerror(code) if code else error.os_error}") from None
     except (aiohttp.ClientError, ValueError) as error:
         raise NoDaemon(f"{url} does not answer as a curtaild does: {error}") from None
     if not isinstance(body, dict):

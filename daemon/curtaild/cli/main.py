@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curtaild.cli import demo, emulate, grid, run
+from curtaild.cli import demo, emulate, grid, run, status
 
 SITE_FILE = Path("/etc/curtaild/site.toml")
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(grid.app, name="grid")
 app.command("demo")(demo.command)
 app.command("emulate")(emulate.command)
+app.command("status")(status.command)
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="The site file.", envvar="CURTAILD_CONFIG", show_default=True)

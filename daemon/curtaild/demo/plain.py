@@ -14,6 +14,8 @@ from curtaild.demo.stage import Stage
 class PlainScreen:
     """Lines that `grep` and `awk` can read: key value pairs, watts as whole numbers."""
 
+    is_live = False
+
     def __init__(self, console: Console) -> None:
         self._console = console
         self._told = 0

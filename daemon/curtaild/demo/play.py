@@ -20,9 +20,9 @@ from curtaild_drivers.contract import Seconds, Watts
 
 ISSUER = "operator"
 PREFIX = "curtaild/v1"
-DEFAULT_S, SHORTEST_S = 90.0, 40.0
-"""Shorter than that, a step is over before a daemon that looks at its meter once a second can show what it does."""
-SPEED_AT_DEFAULT = 30.0
+DEFAULT_S, SHORTEST_S, LONGEST_S = 96.0, 30.0, 3600.0
+"""In less than the shortest a step is over before a daemon that decides once a second can show what it does."""
+SPEED_AT_DEFAULT = 35.0
 """Plant seconds per second: miners take minutes to wake, and each step is to settle."""
 GRACE_SHARE = 0.4
 RAMP_SHARE = 0.35
@@ -41,14 +41,15 @@ class Step:
 
 
 STEPS: Sequence[Step] = (
-    Step("full", 7, FULL_SHARE),
-    Step("60 %", 13, 0.6),
-    Step("30 %", 12, 0.3),
-    Step("0 %", 11, 0.0),
-    Step("release", 20, None, has_ramp=True),
-    Step("silence", 15, is_silent=True),
-    Step("back", 12, FULL_SHARE),
+    Step("full", 5, FULL_SHARE),
+    Step("60 %", 9, 0.6),
+    Step("30 %", 9, 0.3),
+    Step("0 %", 9, 0.0),
+    Step("release", 18, None, has_ramp=True),
+    Step("silence", 14, is_silent=True),
+    Step("back", 32, FULL_SHARE),
 )
+"""The last is long: a stock Antminer put to sleep by "0 %" is believed asleep after a minute, and only then woken."""
 
 
 def pace(seconds: Seconds) -> Pace:
@@ -70,6 +71,8 @@ class Progress:
     began_at: Seconds | None = None
     step: int | None = None
     step_ends_at: Seconds = 0.0
+    grace_until: Seconds | None = None
+    floor_w: Watts = 0.0
     marks: list[StepMark] = field(default_factory=list)
     said: list[tuple[Seconds, str]] = field(default_factory=list)
     """What operator and site told each other, in plain words, by monotonic time."""
@@ -113,6 +116,7 @@ class Play:
     async def run(self) -> None:
         """All steps, one after another."""
         progress = self._progress
+        progress.floor_w = self._stage.floor_w
         progress.began_at = time.monotonic()
         parts = sum(step.part for step in STEPS)
         ends_at = progress.began_at
@@ -121,6 +125,7 @@ class Play:
             progress.step = number
             progress.step_ends_at = ends_at
             mark = await self._begin(step, ends_at)
+            progress.grace_until = mark.holds_from
             await asyncio.sleep(max(0.0, ends_at - time.monotonic()))
             progress.marks.append(mark)
         progress.step = None
@@ -135,8 +140,8 @@ class Play:
             due_at = asked_at + self._pace.heartbeat_timeout_s
             self._limit_w = self._stage.failsafe_w
             self._progress.say(
-                f"the operator falls silent; after {self._pace.heartbeat_timeout_s:g} s without a heartbeat the "
-                f"fail-safe limit of {watts(self._limit_w)} is due"
+                f"operator: falls silent; the fail-safe limit of {watts(self._limit_w)} is due after "
+                f"{self._pace.heartbeat_timeout_s:g} s without a heartbeat"
             )
         else:
             if self._heart is None:

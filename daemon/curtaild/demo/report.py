@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
+from rich import box
 from rich.table import Table
 
 from curtaild.demo.score import Score, Verdict
@@ -23,12 +25,13 @@ def opening(stage: Stage) -> str:
     )
 
 
-def table(scores: Sequence[Score]) -> Table:
-    """One row per step."""
-    shown = Table(title="The site, by the farm's own truth", title_justify="left", header_style="bold")
+def table(scores: Sequence[Score], *, is_plain: bool) -> Table:
+    """One row per step; for logs without lines."""
+    title = "What each step came to, by the farm's own truth"
+    shown = Table(title=title, title_justify="left", header_style="bold", box=None if is_plain else box.ROUNDED)
     shown.add_column("step", no_wrap=True)
-    for heading in ("limit", "first command", "under limit", "over after grace", "ended at", "energy used"):
-        shown.add_column(heading, justify="right")
+    for heading in ("limit", "first\ncommand", "under\nlimit", "over after\nthe grace", "ended at", "energy\nused"):
+        shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("verdict", no_wrap=True)
     for each in scores:
         shown.add_row(
@@ -36,7 +39,7 @@ def table(scores: Sequence[Score]) -> Table:
             watts(each.mark.limit_w),
             _seconds(each.first_command_s),
             _seconds(each.to_limit_s),
-            f"{watts(each.overshoot_w)} · {each.overshoot_wh:.1f} Wh",
+            f"{watts(each.overshoot_w)} · {each.overshoot_wh:.1f} Wh" if each.overshoot_w else "–",
             watts(each.end_w),
             "–" if each.utilisation is None else f"{100 * each.utilisation:.1f} %",
             f"[{_COLOURS[each.verdict]}]{each.verdict.value}[/]",
@@ -44,23 +47,53 @@ def table(scores: Sequence[Score]) -> Table:
     return shown
 
 
-def remarks(scores: Sequence[Score]) -> Iterator[str]:
-    """How to read the table, and the reason for each step that ended over its limit."""
+def result_line(each: Score) -> str:
+    """One step for machines: `result` and a JSON object, in W, Wh and s."""
+    numbers = {
+        "step": each.mark.name,
+        "limit_w": round(each.mark.limit_w),
+        "first_command_s": _rounded(each.first_command_s),
+        "to_limit_s": _rounded(each.to_limit_s),
+        "overshoot_w": round(each.overshoot_w),
+        "overshoot_wh": round(each.overshoot_wh, 3),
+        "end_w": round(each.end_w),
+        "utilisation": _rounded(each.utilisation),
+        "verdict": each.verdict.name.lower(),
+    }
+    return f"result {json.dumps(numbers)}"
+
+
+def remarks(scores: Sequence[Score], stage: Stage) -> Iterator[str]:
+    """How to read the table."""
     yield (
-        "first command: from the publish (or the heartbeat's time-out) until the first device was told, seen at the "
-        "farm to 0.02 s"
+        "first command: from the publish (or the heartbeat's time-out) until the first device was told, as seen at the "
+        "farm, to 0.02 s. energy used: of what was allowed while there was demand, after the grace; waking up included."
     )
-    yield "energy used: of what was allowed while there was demand, after the grace; a release includes the waking up"
     for each in scores:
         if each.verdict is Verdict.FLOOR:
             yield (
-                f"{each.mark.name}: everything is asleep; {watts(each.mark.floor_w)} of standby and auxiliary load "
-                "cannot be shed, and the site told the grid so"
+                f"{each.mark.name}: everything is asleep. {watts(each.mark.floor_w)} of standby and auxiliary load "
+                "cannot be shed, and the site told the grid so (shortfall)."
             )
-    for each in scores:
-        if each.verdict is Verdict.OVER:
-            yield f"FAILED: {each.reason}"
+    still = stage.unproven()
+    if still:
+        yield (
+            f"{still} devices that measure no watts (stock Antminers) are not awake again: one is believed asleep only "
+            "after a minute, which no speed-up shortens, and woken only then."
+        )
+
+
+def verdict(scores: Sequence[Score]) -> str:
+    """The last line."""
+    over = [each.reason for each in scores if each.verdict is Verdict.OVER]
+    if over:
+        return "[bold red]FAILED:[/] " + "; ".join(over)
+    return f"[bold green]All {len(scores)} steps ended within their limits.[/]"
 
 
 def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} s"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -12,8 +12,8 @@ from curtaild_drivers.contract import Seconds, Watts
 
 NOISE_FRACTION = 0.005
 """The daemon sees the draw through a meter with this much noise: what is within it is no fault."""
-END_S = 2.0
-"""A step's end is judged by its last seconds' mean."""
+END_S = 1.0
+"""A step's end is judged by its last second's mean."""
 
 
 class Verdict(Enum):

@@ -21,7 +21,9 @@ LAST_SAMPLES_S = 0.3
 
 
 class Screen(Protocol):
-    """Shows the stage while a block runs."""
+    """Shows the stage while the play runs. `is_live`: for people at a terminal."""
+
+    is_live: bool
 
     async def show(self, stage: Stage, progress: Progress) -> None:
         """Until cancelled."""
@@ -64,11 +66,18 @@ async def _perform(console: Console, screen: Screen, seconds: Seconds, devices: 
         finally:
             await _end(showing)
         scores = [score(mark, stage.samples) for mark in progress.marks]
-    console.print(report.table(scores))
-    for line in report.remarks(scores):
-        console.print(line, highlight=False, markup=False)
+        remarks = list(report.remarks(scores, stage))
+    is_plain = not screen.is_live
+    console.print()
+    console.print(report.table(scores, is_plain=is_plain))
+    for line in remarks:
+        console.print(line, highlight=False, markup=False, style="bright_black")
+    if is_plain:
+        for each in scores:
+            console.print(report.result_line(each), highlight=False, markup=False, soft_wrap=True)
     if keep:
-        console.print(f"kept: {stage.folder}", highlight=False)
+        console.print(f"kept in {stage.folder}: the site file, the farm, the ledger, the logs", highlight=False)
+    console.print(report.verdict(scores), highlight=False, soft_wrap=True)
     return 1 if any(each.verdict is Verdict.OVER for each in scores) else 0
 
 

@@ -19,7 +19,7 @@ from curtaild.core.status import SiteStatus
 from curtaild.demo import site
 from curtaild.demo.children import Child, DemoFailed
 from curtaild.demo.trace import Sample
-from curtaild_drivers.contract import Seconds, Watts
+from curtaild_drivers.contract import RunState, Seconds, Watts
 
 LOOK_EVERY_S: Seconds = 0.5
 READY_TIMEOUT_S: Seconds = 40.0
@@ -45,6 +45,14 @@ class Stage:
     @property
     def latest(self) -> Sample | None:
         return self.samples[-1] if self.samples else None
+
+    def unproven(self) -> int:
+        """Devices asleep that measure no watts and whose shed is not believed yet."""
+        listed = self.status.devices if self.status is not None else ()
+        return sum(
+            device.state is RunState.ASLEEP and device.power_w is None and device.actuation is not None
+            for device in listed
+        )
 
 
 @dataclass(slots=True)
