@@ -35,13 +35,15 @@ class Meter:
         moved_at: Seconds = 0.0,
         quiet: bool = True,
         times: int = 1,
+        hold_s: Seconds = 0.0,
     ) -> Meter:
         for _ in range(times):
             self.now += 1.0
             self.energy_j += power_w
             self.feeder.observe(MeterReading(self.now, power_w, self.energy_j))
             self.feeder.refresh(self.now)
-            self.feeder.estimate(devices_w, reserved_w if reserved_w is not None else devices_w, moved_at, quiet)
+            reserved_or_drawn_w = reserved_w if reserved_w is not None else devices_w
+            self.feeder.estimate(devices_w, reserved_or_drawn_w, moved_at, quiet, hold_s)
         return self
 
     def auxiliary_w(self, share: float = 1.0, least_w: Watts = -math.inf) -> Watts:
@@ -50,6 +52,21 @@ class Meter:
 
 def test_the_auxiliary_load_is_the_meter_less_the_devices() -> None:
     assert Meter().says(10_500.0, times=10).auxiliary_w() == pytest.approx(500.0)
+
+
+def test_it_rises_at_once_but_falls_only_after_a_round_of_polls() -> None:
+    """A device restarts by itself: the meter shows it at once, the device's own reading ten seconds later."""
+    meter = Meter().says(10_500.0, times=30, hold_s=12.0)
+    meter.says(8_000.0, times=11, hold_s=12.0)
+    assert meter.auxiliary_w() >= 500.0
+    meter.says(8_000.0, devices_w=7_500.0, times=150, hold_s=12.0)
+    assert meter.auxiliary_w() == pytest.approx(500.0, abs=20.0)
+
+
+def test_an_estimate_younger_than_a_round_of_polls_is_none() -> None:
+    meter = Meter(own_estimate_w=800.0).says(10_100.0, times=5, hold_s=12.0)
+    assert meter.auxiliary_w() == 800.0
+    assert meter.says(10_100.0, times=20, hold_s=12.0).auxiliary_w() == pytest.approx(100.0, abs=1.0)
 
 
 def test_of_a_noisy_meter_the_upper_edge_counts() -> None:
@@ -168,7 +185,7 @@ def test_a_repeated_answer_is_not_counted_as_a_second_sample() -> None:
     counted = meter.feeder.samples
     meter.now += 1.0
     meter.feeder.observe(MeterReading(meter.now, 10_500.0, meter.energy_j))
-    meter.feeder.estimate(DEVICES_W, DEVICES_W, 0.0, True)
+    meter.feeder.estimate(DEVICES_W, DEVICES_W, 0.0, True, 0.0)
     assert meter.feeder.samples == counted
 
 

@@ -1,5 +1,8 @@
 """What a metered feeder draws beside its devices: meter − Σ devices, filtered, upper edge (DESIGN 4).
 
+It rises at once and falls only after a while: a device that drops by itself shows at the meter seconds before its own
+reading says so, and what it no longer draws is no headroom.
+
 Frozen while actuations are unconfirmed: the meter and the devices are then seen at different moments, and one step
 would be counted twice. Even so the meter is believed where it shows more than everything reserved.
 """
@@ -7,7 +10,8 @@ would be counted twice. Even so the meter is believed where it shows more than e
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from curtaild.core.feeders import FeederSpec
 from curtaild_drivers.contract import MeterReading, Seconds, Watts
@@ -36,6 +40,11 @@ class MeteredFeeder:
     counted_at: Seconds = -math.inf
     """The moment of the last sample that went into the estimate: devices settled before it have been seen."""
     floor_w: Watts = -math.inf
+    held: deque[tuple[Seconds, Watts, Watts]] = field(default_factory=deque)
+    """The estimates of the last while: when, their mean, their spread. The highest of them counts."""
+    is_estimated: bool = False
+    since: Seconds = math.inf
+    """The first counted sample of an unbroken series: an estimate younger than a round of polls is none."""
 
     def observe(self, reading: MeterReading) -> bool:
         """Take a sample; whether it is one (NaN, negative and absurd ones prove nothing)."""
@@ -67,11 +76,14 @@ class MeteredFeeder:
     def age_s(self, now: Seconds) -> Seconds | None:
         return now - self.read_at if self.read_at is not None else None
 
-    def estimate(self, measured_w: Watts, reserved_w: Watts, last_move_at: Seconds, is_quiet: bool) -> None:
+    def estimate(
+        self, measured_w: Watts, reserved_w: Watts, last_move_at: Seconds, is_quiet: bool, hold_s: Seconds
+    ) -> None:
         """Compare the newest sample with Σ devices: `measured_w` by their readings, `reserved_w` by the most they may
         have been drawing when it was taken.
 
         `last_move_at`: when the last of them settled. `is_quiet`: no actuation of weight is unconfirmed below.
+        `hold_s`: a round of polls, for which the highest estimate counts.
         """
         if not self.is_fresh or self.power_w is None or self.changed_at <= self.counted_at:
             return
@@ -86,15 +98,22 @@ class MeteredFeeder:
         self.mean_w = (self.mean_w if self.mean_w is not None else self.power_w - measured_w) + weight * error
         self.variance_w2 = (1 - weight) * (self.variance_w2 + weight * error * error)
         self.counted_at = self.changed_at
+        self.since = min(self.since, self.counted_at)
+        self.held.append((self.counted_at, self.mean_w, 2 * math.sqrt(self.variance_w2)))
+        while self.held[0][0] < self.counted_at - hold_s:
+            self.held.popleft()
+        self.is_estimated = self.is_estimated or self.counted_at - self.since >= hold_s
 
     def upper_w(self, at_share: float, least_w: Watts) -> Watts:
         """The auxiliary load to reckon with (W). `at_share` is the devices' draw over what it was when measured: an
         estimate under the site's own figure means that devices over-report, and that shrinks with their draw.
         `least_w`: further than this devices do not over-report; a meter that says so is stuck or wired wrongly."""
         prior_w = self.spec.auxiliary_w
-        if self.mean_w is None:
+        if not self.is_estimated:
             return max(prior_w, self.floor_w)
-        mean_w = self.mean_w if self.mean_w >= prior_w else prior_w + (self.mean_w - prior_w) * min(at_share, 1.0)
-        if not self.is_fresh:
-            return max(prior_w, mean_w + 2 * math.sqrt(self.variance_w2))
-        return max(mean_w + 2 * math.sqrt(self.variance_w2), self.floor_w, least_w)
+        share = min(at_share, 1.0)
+        upper_w = max(
+            (mean_w if mean_w >= prior_w else prior_w + (mean_w - prior_w) * share) + spread_w
+            for _, mean_w, spread_w in self.held
+        )
+        return max(upper_w, self.floor_w, least_w) if self.is_fresh else max(prior_w, upper_w)

@@ -90,7 +90,7 @@ def _seen_until(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, Me
     """The last counted sample of the nearest fresh meter above; `None` where none is."""
     for above in tree.paths[feeder]:
         meter = meters.get(above)
-        if meter is not None and meter.is_fresh and meter.mean_w is not None:
+        if meter is not None and meter.is_fresh and meter.is_estimated:
             return meter.counted_at
     return None
 
@@ -128,7 +128,7 @@ def _count(own: FeederTally, device: Device, seen_until: Seconds | None, error_f
 def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None:
     """Where a fresh meter sees the whole feeder, its word replaces the sum of guesses."""
     is_quiet = own.in_doubt_w <= 0.01 * max(own.measured_w, 0.1 * meter.spec.rating_w)
-    meter.estimate(own.measured_w, own.reserved_w + own.just_moved_w, own.last_move_at, is_quiet)
+    meter.estimate(own.measured_w, own.reserved_w + own.just_moved_w, own.last_move_at, is_quiet, policy.poll_slack_s)
     planned_share = own.planned_w / own.measured_w if own.measured_w > 0 else 1.0
     if not meter.is_fresh:
         own.auxiliary_w = max(own.auxiliary_w, meter.upper_w(1.0, 0.0))
@@ -138,7 +138,7 @@ def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None
             own.total_planned_w, own.planned_w * (1 + policy.reading_error_fraction) + own.auxiliary_w
         )
         return
-    if meter.mean_w is None:
+    if not meter.is_estimated:
         own.total_reserved_w = max(own.total_reserved_w, meter.smoothed_w)
         own.total_planned_w = max(
             own.total_planned_w, meter.smoothed_w - own.reserved_w - own.just_moved_w + own.planned_w
