@@ -4,10 +4,11 @@
 `FarmPlan` says what to emulate, and `run_farm` does it from a file.
 """
 
+from curtaild_emulator.catalogue import MODELS
 from curtaild_emulator.farm import EmulatedFarm, run_farm
 from curtaild_emulator.faults import Fault, MeterFault
 from curtaild_emulator.miner import Miner
-from curtaild_emulator.models import LIMIT, MODELS, DeviceModel, Firmware, Preset
+from curtaild_emulator.models import LIMIT, DeviceModel, Firmware, Preset
 from curtaild_emulator.plan import BadPlan, DevicePlan, FarmPlan, FeederPlan, FleetPlan, Passwords, Ports
 from curtaild_emulator.plant import Plant, PlantDevice, PlantFeeder
 from curtaild_emulator.wires.listening import CannotListen

@@ -40,14 +40,14 @@ _UNITS: Mapping[Firmware, type[Unit]] = MappingProxyType(
 _EXCHANGES: Mapping[Wire, type[Exchange]] = MappingProxyType(
     {Wire.HTTP: WebExchange, Wire.RPC: RpcExchange, Wire.WHATSMINER_V3: FramedExchange}
 )
-_UNPRIVILEGED = MappingProxyType({80: 8080, 502: 5020})
+_UNPRIVILEGED = MappingProxyType({80: 8000, 502: 5020})
 
 
 class EmulatedFarm:
     """Serves a plan's devices and meters while its context is open.
 
     With `one_socket` a port is served by one socket for all addresses; without, each address has its own, so that
-    farms on different addresses can share a machine's ports. Ports that need root fall back (80 → 8080, 502 → 5020)
+    farms on different addresses can share a machine's ports. Ports that need root fall back (80 → 8000, 502 → 5020)
     with a line in the log; `ports` says where things really listen. Raises `CannotListen` where a port is taken.
     """
 

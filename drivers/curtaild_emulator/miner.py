@@ -237,10 +237,10 @@ class Miner:
         self._change(now, restarts=self.model.preset_restarts)
 
     def set_limit(self, limit_w: Watts, now: Seconds) -> None:
-        """Take an absolute power limit in reported watts; it restarts the device. Percentages end with it."""
+        """Take an absolute power limit in reported watts; on some firmwares it restarts. Percentages end with it."""
         self.setting.limit_w = min(limit_w, self.model.rated_w)
         self.setting.percent = 100.0
-        self._change(now, restarts=True)
+        self._change(now, restarts=self.model.limit_restarts)
 
     def set_percent(self, percent: float, now: Seconds) -> None:
         """Take a temporary percentage of the limit; it is followed without a restart."""

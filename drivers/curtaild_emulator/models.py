@@ -1,15 +1,11 @@
-"""The physics of each device model: what it draws, how fast it changes, what a restart costs.
-
-Draws and hashrates are the makers' figures; times and standby draws are priors from the field, and where the field
-is silent, assumptions. They are there to be disbelieved: the daemon must learn the truth of each unit.
-"""
+"""What makes one device model differ from another: its draws, how fast they change, what a restart costs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 
 from curtaild_drivers.contract import OFF, Capabilities, Identity, OperatingPoint, OperatingPoints, Seconds, Watts
 from curtaild_emulator.faults import Fault
@@ -28,14 +24,16 @@ class Firmware(Enum):
     WHATSMINER_V2 = "whatsminer-v2"  # btminer on 4028 with AES tokens
     WHATSMINER_V3 = "whatsminer-v3"  # framed JSON on 4433
     LUXOS = "luxos"  # cgminer RPC with sessions and profiles
+    VNISH = "vnish"  # JSON over HTTP with tokens and a ladder of tuned presets
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A named mode or profile of the firmware and the watts it holds."""
+    """A named mode or profile of the firmware, the watts it holds, and the hashrate tuned for them if it is tuned."""
 
     key: str
     draw_w: Watts
+    tuned_hs: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +41,11 @@ class DeviceModel:
     """One model under one firmware.
 
     `wire_name` is how it names itself. `presets` rise in draw and end with what it runs at when left alone, at
-    `rated_w`. `lowest_limit_w` is the least power limit it holds, `None` where it takes none. `fall_s` is the time to
-    standby after a stop; `trim_s` to follow a change that needs no restart. A restart sits `boot_s` at `boot_w`, holds
-    `warm_w` for `warm_s` while temperatures settle, then climbs a full swing in `climb_s`. `api_version` is the
-    maker's, where it decides which fields there are. `born_with` are the faults every unit has.
+    `rated_w`. `lowest_limit_w` is the least power limit it holds, `None` where it takes none; with `limit_is_percent`
+    it is best given as whole percents of the rated draw, which need no restart. `fall_s` is the time to standby after
+    a stop; `trim_s` to follow a change that needs no restart. A restart sits `boot_s` at `boot_w`, holds `warm_w` for
+    `warm_s` while temperatures settle, then climbs a full swing in `climb_s`. `api_version` is the maker's, where it
+    decides which fields there are. `born_with` are the faults every unit has.
     """
 
     name: str
@@ -67,12 +66,19 @@ class DeviceModel:
     climb_s: Seconds
     lowest_limit_w: Watts | None = None
     api_version: str = ""
+    limit_is_percent: bool = False
     preset_restarts: bool = False
+    limit_restarts: bool = True
+    stops: bool = True
     measures_power: bool = True
     born_with: frozenset[Fault] = frozenset()
 
     def rate_hs(self, draw_w: Watts) -> float:
-        """Hashes per second at a draw: concave, nothing at standby, so that J/TH is best at the low end."""
+        """Hashes per second at a draw: between tuned presets evenly, else concave, so that J/TH is best at the low end.
+        Nothing at standby."""
+        if self.presets[0].tuned_hs is not None:
+            tuned = ((preset.draw_w, preset.tuned_hs or 0.0) for preset in self.presets)
+            return _between([(self.standby_w, 0.0), *tuned], draw_w)
         share = (draw_w - self.standby_w) / (self.rated_w - self.standby_w)
         share = max(0.0, min(1.2, share))
         return self.rated_hs * share * (1.0 + _CONCAVITY * (1.0 - share))
@@ -83,12 +89,12 @@ class DeviceModel:
 
     @property
     def limit_step_w(self) -> Watts:
-        """The least change of limit it can follow: Whatsminers take whole percents."""
-        return self.rated_w / 100.0
+        """The least change of limit it can follow."""
+        return self.rated_w / 100.0 if self.limit_is_percent else 1.0
 
     def operating_points(self) -> OperatingPoints:
         """What the firmware offers, at the model's nominal figures."""
-        points = [OperatingPoint(OFF, self.standby_w, 0.0)]
+        points = [OperatingPoint(OFF, self.standby_w, 0.0)] if self.stops else []
         if self.lowest_limit_w is None:
             points += [OperatingPoint(p.key, p.draw_w, self.rate_hs(p.draw_w)) for p in self.presets]
             return OperatingPoints(tuple(points))
@@ -104,7 +110,7 @@ class DeviceModel:
         return Capabilities(
             measures_power=self.measures_power,
             throttles=True,
-            stops=True,
+            stops=self.stops,
             settle_down_s=restart_s if self.preset_restarts else max(self.fall_s, self.trim_s),
             settle_up_s=restart_s,
         )
@@ -114,100 +120,10 @@ class DeviceModel:
         return Identity(self.make, self.model, self.firmware.value, serial=serial, rated_w=self.rated_w)
 
 
-def _antminer(name: str, model: str, rated_w: Watts, terahashes: float, low_w: Watts) -> DeviceModel:
-    """Bitmain's own firmware: three modes, no power sensor, a restart of the mining process at every change."""
-    return DeviceModel(
-        name=name,
-        make="AntMiner",
-        model=model,
-        wire_name=f"Antminer {model}",
-        firmware=Firmware.ANTMINER,
-        rated_w=rated_w,
-        rated_hs=terahashes * 1e12,
-        standby_w=30.0,
-        presets=(Preset("low", low_w), Preset("normal", rated_w)),
-        fall_s=20.0,
-        trim_s=20.0,
-        boot_s=45.0,
-        boot_w=60.0,
-        warm_s=40.0,
-        warm_w=0.3 * rated_w,
-        climb_s=240.0,
-        preset_restarts=True,
-        measures_power=False,
-        born_with=frozenset({Fault.EMPTY_SUMMARY_ASLEEP}),
-    )
-
-
-def _whatsminer(
-    name: str, model: str, firmware: Firmware, rated_w: Watts, terahashes: float, api_version: str
-) -> DeviceModel:
-    """MicroBT's firmware: percentages follow fast, an absolute limit restarts it and holds 800–1,000 W first."""
-    return DeviceModel(
-        name=name,
-        make="WhatsMiner",
-        model=model,
-        # units of one model differ in the last digit of their type, which the maker's tools blank out
-        wire_name=f"{model[:-1]}1".replace(" ", "_"),
-        firmware=firmware,
-        rated_w=rated_w,
-        rated_hs=terahashes * 1e12,
-        standby_w=60.0,
-        presets=(Preset("low", 0.7 * rated_w), Preset("normal", rated_w)),
-        fall_s=12.0,
-        trim_s=10.0,
-        boot_s=40.0,
-        boot_w=70.0,
-        warm_s=75.0,
-        warm_w=900.0,
-        climb_s=120.0,
-        lowest_limit_w=0.35 * rated_w,
-        api_version=api_version,
-        preset_restarts=True,
-        # its documentation says Number, its parser reads the string
-        born_with=frozenset({Fault.NUMERIC_PERCENT_REFUSED} if firmware is Firmware.WHATSMINER_V3 else ()),
-    )
-
-
-def _luxos(name: str, model: str, rated_w: Watts, terahashes: float, ladder: Mapping[str, float]) -> DeviceModel:
-    """LuxOS: a ladder of profiles changed on the fly, sleeps within seconds, wakes like a boot."""
-    return DeviceModel(
-        name=name,
-        make="AntMiner",
-        model=model,
-        wire_name=f"Antminer {model}",
-        firmware=Firmware.LUXOS,
-        rated_w=rated_w,
-        rated_hs=terahashes * 1e12,
-        standby_w=25.0,
-        presets=tuple(Preset(key, share * rated_w) for key, share in ladder.items()),
-        fall_s=4.0,
-        trim_s=20.0,
-        boot_s=60.0,
-        boot_w=40.0,
-        warm_s=30.0,
-        warm_w=0.3 * rated_w,
-        climb_s=60.0,
-    )
-
-
-_S19_LADDER = {"285MHz": 0.47, "365MHz": 0.58, "445MHz": 0.70, "525MHz": 0.81, "605MHz": 0.92, "675MHz": 1.0}
-_S21_LADDER = {"250MHz": 0.45, "310MHz": 0.56, "370MHz": 0.68, "430MHz": 0.80, "465MHz": 0.90, "490MHz": 1.0}
-
-MODELS: Mapping[str, DeviceModel] = MappingProxyType(
-    {
-        model.name: model
-        for model in (
-            _antminer("antminer-s19", "S19", 3250.0, 95.0, 2350.0),
-            _antminer("antminer-s19j-pro", "S19j Pro", 3050.0, 100.0, 2200.0),
-            _antminer("antminer-s21", "S21", 3500.0, 200.0, 2600.0),
-            _whatsminer("whatsminer-m50", "M50 VH30", Firmware.WHATSMINER_V2, 3306.0, 114.0, "2.0.7"),
-            _whatsminer("whatsminer-m50s", "M50S VH50", Firmware.WHATSMINER_V2, 3328.0, 128.0, "2.0.5"),
-            _whatsminer("whatsminer-m60", "M60 VK30", Firmware.WHATSMINER_V3, 3422.0, 172.0, "3.0.3"),
-            _whatsminer("whatsminer-m60s", "M60S VK30", Firmware.WHATSMINER_V3, 3441.0, 186.0, "3.0.1"),
-            _luxos("luxos-s19", "S19", 3250.0, 95.0, _S19_LADDER),
-            _luxos("luxos-s21", "S21", 3500.0, 200.0, _S21_LADDER),
-        )
-    }
-)
-"""Every emulated model by the name farm files use."""
+def _between(known: Sequence[tuple[Watts, float]], draw_w: Watts) -> float:
+    """The hashrate at a draw by the two known ones around it; beyond them, that of the nearest."""
+    for (low_w, low_hs), (high_w, high_hs) in itertools.pairwise(known):
+        if draw_w <= high_w:
+            share = max(0.0, (draw_w - low_w) / (high_w - low_w))
+            return low_hs + (high_hs - low_hs) * share
+    return known[-1][1]

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from curtaild_drivers.contract import DeviceId, FeederId
+from curtaild_emulator.catalogue import MODELS
 from curtaild_emulator.faults import Fault
-from curtaild_emulator.models import MODELS
 from curtaild_emulator.plant import Plant, PlantDevice, PlantFeeder
 
 _LOOPBACK = ipaddress.ip_network("127.0.0.0/8")

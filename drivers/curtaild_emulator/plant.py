@@ -36,6 +36,7 @@ from curtaild_emulator.models import LIMIT, DeviceModel, Firmware
 from curtaild_emulator.noise import Noise
 
 _STALE_REFRESH_S = 60.0
+_COMMANDED_BY_HTTP = frozenset({Firmware.ANTMINER, Firmware.VNISH})
 _SILENT = (Fault.HANG, Fault.OFFLINE_SILENT, Fault.REFUSE_CONNECTION)
 
 
@@ -233,7 +234,7 @@ class Plant:
             raise AuthFailed(f"{device_id}: rejected the password")
         if miner.has(Fault.TOKEN_LIMIT) and miner.model.firmware is Firmware.WHATSMINER_V2:
             raise Refused(f"{device_id}: gives out no more tokens (Code 136)")
-        if miner.has(Fault.HTTP_500) and miner.model.firmware is Firmware.ANTMINER:
+        if miner.has(Fault.HTTP_500) and miner.model.firmware in _COMMANDED_BY_HTTP:
             raise OutcomeUnknown(f"{device_id}: its web server answered with status 500")
         if self._says_it_is_there(miner, point):
             return Outcome.ALREADY_THERE
@@ -290,9 +291,10 @@ class Plant:
     @staticmethod
     def _offers(miner: Miner, point: OperatingPoint) -> None:
         model = miner.model
-        offered = point.is_off or (
-            model.preset_w(point.key) is not None if model.lowest_limit_w is None else point.key == LIMIT
-        )
+        if point.is_off:
+            offered = model.stops
+        else:
+            offered = model.preset_w(point.key) is not None if model.lowest_limit_w is None else point.key == LIMIT
         if not offered or not math.isfinite(point.draw_w) or point.draw_w < 0:
             raise Unsupported(f"{miner.id}: {model.name} has no operating point {point.key!r} at {point.draw_w} W")
 
@@ -303,6 +305,8 @@ class Plant:
     def _says_it_is_there(self, miner: Miner, point: OperatingPoint) -> bool:
         if point.is_off or miner.setting.asleep or point.key != LIMIT:
             return miner.point_key == point.key
+        if not miner.model.limit_is_percent:
+            return miner.setting.limit_w == math.floor(point.draw_w)
         return miner.setting.percent == self._percent(miner.model, point.draw_w)
 
     def _obey(self, miner: Miner, point: OperatingPoint, now: Seconds) -> None:
@@ -311,7 +315,9 @@ class Plant:
             return
         if miner.setting.asleep:
             miner.wake(now)
-        if point.key == LIMIT:
+        if point.key == LIMIT and not miner.model.limit_is_percent:
+            miner.set_limit(math.floor(point.draw_w), now)
+        elif point.key == LIMIT:
             miner.set_percent(self._percent(miner.model, point.draw_w), now)
         elif miner.setting.preset != point.key:
             miner.set_preset(point.key, now)

@@ -8,128 +8,48 @@ from typing import Any
 
 from curtaild_emulator.faults import Fault
 from curtaild_emulator.miner import Miner
-from curtaild_emulator.wires.cgminer import INVALID_COMMAND, encode, pool_list, status
-from curtaild_emulator.wires.unit import Answer, Board, Effect, Pool, Unit, Wire
+from curtaild_emulator.wires.bmminer import BOARDS, CHIPS, COMPILED, VERSION, BmminerUnit
+from curtaild_emulator.wires.digest import Digest
+from curtaild_emulator.wires.unit import Answer, Board, Effect, HttpRequest, Pool, Wire
+from curtaild_emulator.wires.web import page, reply, reply_json
 
-_BOARDS = 3
-_CHIPS = 110
-_COMPILED = "Fri Sep 15 14:39:20 CST 2023"
-_VERSION = "1.1.0"
+_REALM = "antMiner Configuration"
+_USER = "root"
 # what the firmware writes as miner-mode it reads back as bitmain-work-mode
 _MODES = {0: "normal", 1: None, 3: "low"}
 _MODE_NUMBERS = {"normal": 0, "low": 3}
 _SLEEP = 1
 
 
-class AntminerUnit(Unit):
+class AntminerUnit(BmminerUnit):
     """A stock Antminer with its configuration file."""
 
     speaks = frozenset({Wire.RPC, Wire.HTTP})
 
-    __slots__ = ("fan_is_manual", "fan_percent", "freq_level")
+    __slots__ = ("_digest", "fan_is_manual", "fan_percent", "freq_level")
 
     def __init__(self, board: Board, miner: Miner, address: str, password: str) -> None:
         super().__init__(board, miner, address, password)
+        self._digest = Digest(_REALM, _USER, board.nonce_secret)
         self.freq_level = "100"
         self.fan_is_manual = False
         self.fan_percent = "100"
 
-    # --- RPC -------------------------------------------------------------------------------------
-
-    def rpc(self, request: dict[str, Any]) -> Answer | None:
-        command = str(request.get("command", ""))
-        tell = _RPC.get(command)
-        if tell is None:  # also for a+b: this firmware joins no commands
-            return Answer(encode({"STATUS": [status(self, INVALID_COMMAND, "Invalid command", ok=False)], "id": 1}))
-        code, key, rows = tell(self)
-        return Answer(encode({"STATUS": [status(self, code, key.title())], key: rows, "id": 1}))
-
-    def _version(self) -> tuple[int, str, list[dict[str, Any]]]:
-        about = {"BMMiner": "1.0.0", "API": "3.1", "Miner": _VERSION, "CompileTime": _COMPILED}
-        return 22, "VERSION", [about | {"Type": self.miner.model.wire_name}]
-
-    def _summary(self) -> tuple[int, str, list[dict[str, Any]]]:
-        if self.summary_is_empty:
-            return 11, "SUMMARY", []
-        rate_ghs = round(self.miner.measured_hs() / 1e9, 2)
-        row: dict[str, Any] = {"Elapsed": self.elapsed_s}
-        if not self.keys_have_vanished:
-            row |= {"GHS 5s": rate_ghs, "GHS av": rate_ghs, "GHS 30m": rate_ghs}
-        row |= {
-            "Found Blocks": 0,
-            "Getworks": 1000,
-            "Accepted": 1000,
-            "Rejected": 1,
-            "Hardware Errors": 0,
-            "Utility": 10.0,
-            "Discarded": 0,
-            "Stale": 0,
-            "Get Failures": 0,
-            "Remote Failures": 0,
-            "Network Blocks": 10,
-            "Total MH": 0.0,
-            "Device Hardware%": 0.0,
-            "Pool Rejected%": 0.1,
-            "Last getwork": self.wall_s(),
-        }
-        return 11, "SUMMARY", [row]
-
-    def _stats(self) -> tuple[int, str, list[dict[str, Any]]]:
-        if self.summary_is_empty:
-            return 70, "STATS", []
-        _, _, about = self._version()
-        rate_ghs = round(self.miner.measured_hs() / 1e9, 2)
-        row: dict[str, Any] = {
-            "STATS": 0,
-            "ID": "BC50",
-            "Elapsed": self.elapsed_s,
-            "GHS 5s": rate_ghs,
-            "GHS av": rate_ghs,
-            "rate_30m": rate_ghs,
-            "Mode": 2,
-            "miner_count": _BOARDS,
-            "frequency": "545",
-            "fan_num": 4,
-            **{f"fan{n}": self._fan_rpm() for n in range(1, 5)},
-            "temp_num": _BOARDS,
-            "temp_max": 75,
-            "total_rateideal": self.miner.model.rated_hs / 1e9,
-            "rate_unit": "GH",
-            "total_rate": rate_ghs,
-            "no_matching_work": 0,
-            "miner_version": _VERSION,
-        }
-        for n in range(1, _BOARDS + 1):
-            row |= {
-                f"temp{n}": 60,
-                f"temp2_{n}": 70,
-                f"temp_pcb{n}": "55-55-60-60",
-                f"temp_chip{n}": "65-65-70-70",
-                f"chain_acn{n}": _CHIPS,
-                f"chain_acs{n}": "o" * _CHIPS,
-                f"chain_hw{n}": 0,
-                f"chain_rate{n}": f"{rate_ghs / _BOARDS:.2f}",
-            }
-        return 70, "STATS", [*about, row]
-
-    def _devs(self) -> tuple[int, str, list[dict[str, Any]]]:
-        share_mhs = self.miner.measured_hs() / 1e6 / _BOARDS
-        rows = [
-            {"ASC": n, "Name": "BTM_SOC", "ID": n, "Enabled": "Y", "Status": "Alive", "MHS 5s": share_mhs}
-            for n in range(_BOARDS)
-        ]
-        return 9, "DEVS", [] if self.summary_is_empty else rows
-
-    def _pools(self) -> tuple[int, str, list[dict[str, Any]]]:
-        return 7, "POOLS", pool_list(self)
-
-    def _config(self) -> tuple[int, str, list[dict[str, Any]]]:
-        return 33, "CONFIG", [{"ASC Count": _BOARDS, "PGA Count": 0, "Pool Count": 3, "Strategy": "Failover"}]
-
-    def _fan_rpm(self) -> int:
-        return 0 if self.is_asleep else 5400
-
     # --- CGI -------------------------------------------------------------------------------------
+
+    def http(self, request: HttpRequest) -> Answer | None:
+        if self.miner.has(Fault.WRONG_PASSWORD) or not self._digest.is_authorised(request, self.password):
+            return reply(request, 401, page("401"), header=self._digest.challenge())
+        if request.path in ("/", "/index.html"):
+            return reply(request, 200, page("Ant Miner"))
+        name = request.path.removeprefix("/cgi-bin/").removesuffix(".cgi")
+        is_cgi = request.path == f"/cgi-bin/{name}.cgi"
+        told = self.cgi(name, request.body if request.method == "POST" else None) if is_cgi else None
+        if told is None:
+            # in HTML, as the real one does: a JSON 404 makes scanners take it for another make
+            return reply(request, 404, page("404"))
+        answer, effect = told
+        return reply_json(request, answer, effect=effect)
 
     def cgi(self, name: str, body: bytes | None) -> tuple[dict[str, Any], Effect] | None:
         """Answer a CGI script, `body` being what was posted; `None` where the firmware has none of that name."""
@@ -210,7 +130,7 @@ class AntminerUnit(Unit):
             "dnsservers": "",
             "system_mode": "GNU/Linux",
             "system_kernel_version": "Linux 4.6.0-xilinx-gff8137b-dirty",
-            "system_filesystem_version": _COMPILED,
+            "system_filesystem_version": COMPILED,
             "firmware_type": "Release",
             "serinum": f"EMU{self.miner.id}",
         }
@@ -233,7 +153,7 @@ class AntminerUnit(Unit):
     def _headed(self, command: str, key: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "STATUS": {"STATUS": "S", "when": self.wall_s(), "Msg": command, "api_version": "1.0.0"},
-            "INFO": {"miner_version": _VERSION, "CompileTime": _COMPILED, "type": self.miner.model.wire_name},
+            "INFO": {"miner_version": VERSION, "CompileTime": COMPILED, "type": self.miner.model.wire_name},
             key: rows,
         }
 
@@ -260,10 +180,10 @@ class AntminerUnit(Unit):
             {
                 "index": n,
                 "freq_avg": 545,
-                "rate_ideal": rates["rate_ideal"] / _BOARDS,
-                "rate_real": round(rates["rate_5s"] / _BOARDS, 2),
-                "asic_num": _CHIPS,
-                "asic": "o" * _CHIPS,
+                "rate_ideal": rates["rate_ideal"] / BOARDS,
+                "rate_real": round(rates["rate_5s"] / BOARDS, 2),
+                "asic_num": CHIPS,
+                "asic": "o" * CHIPS,
                 "temp_pic": [55, 55, 60, 60],
                 "temp_pcb": [55, 55, 60, 60],
                 "temp_chip": [65, 65, 70, 70],
@@ -271,12 +191,12 @@ class AntminerUnit(Unit):
                 "eeprom_loaded": True,
                 "sn": f"EMU{self.miner.id}B{n}",
             }
-            for n in range(_BOARDS)
+            for n in range(BOARDS)
         ]
         row = rates | {
-            "chain_num": _BOARDS,
+            "chain_num": BOARDS,
             "fan_num": 4,
-            "fan": [self._fan_rpm()] * 4,
+            "fan": [self.fan_rpm] * 4,
             "hwp_total": 0.0,
             "miner-mode": self.work_mode(),
             "freq-level": int(self.freq_level) if self.freq_level.isdigit() else 100,
@@ -294,10 +214,6 @@ class AntminerUnit(Unit):
     def _blink_status(self) -> dict[str, Any]:
         return {"blink": self.is_blinking}
 
-    @property
-    def web_is_broken(self) -> bool:
-        return self.miner.strikes(Fault.HTTP_500)
-
 
 def _mode_number(conf: object) -> int | None:
     """`miner-mode` as it is written: a number, or a number in a string. It must be there."""
@@ -306,15 +222,6 @@ def _mode_number(conf: object) -> int | None:
         return int(mode)
     return mode if isinstance(mode, int) and not isinstance(mode, bool) else None
 
-
-_RPC: dict[str, Callable[[AntminerUnit], tuple[int, str, list[dict[str, Any]]]]] = {
-    "version": AntminerUnit._version,
-    "summary": AntminerUnit._summary,
-    "stats": AntminerUnit._stats,
-    "devs": AntminerUnit._devs,
-    "pools": AntminerUnit._pools,
-    "config": AntminerUnit._config,
-}
 
 _CGI: dict[str, Callable[[AntminerUnit], dict[str, Any]]] = {
     "get_system_info": AntminerUnit._system_info,

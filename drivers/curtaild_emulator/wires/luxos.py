@@ -11,7 +11,8 @@ from curtaild_drivers.contract import RunState, Seconds
 from curtaild_emulator.faults import Fault
 from curtaild_emulator.miner import Miner
 from curtaild_emulator.wires.cgminer import INVALID_COMMAND, encode, joined, pool_list, status
-from curtaild_emulator.wires.unit import Answer, Board, Effect, Unit, Wire
+from curtaild_emulator.wires.unit import Answer, Board, Effect, HttpRequest, Unit, Wire
+from curtaild_emulator.wires.web import page, reply
 
 _BY = "LUXminer 2024.9.18.161542"
 _BOARDS = 3
@@ -35,6 +36,9 @@ class LuxosUnit(Unit):
         self._session = ""
         self._session_until: Seconds = 0.0
         self.atm_is_on = False
+
+    def http(self, request: HttpRequest) -> Answer | None:
+        return reply(request, 200, page("Luxor Firmware"))
 
     def rpc(self, request: dict[str, Any]) -> Answer | None:
         command = str(request.get("command", ""))

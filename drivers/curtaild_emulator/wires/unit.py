@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
@@ -39,6 +40,33 @@ class Answer(NamedTuple):
     data: bytes
     effect: Effect = Effect.READ
     closes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request to a device's web server. Header names are in lower case."""
+
+    wire: Wire
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def keeps_alive(self) -> bool:
+        return self.headers.get("connection", "").lower() != "close"
+
+    def json(self) -> dict[str, Any] | None:
+        """The body as a JSON object, `None` where it is none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
 
 
 @dataclass(slots=True)
@@ -100,6 +128,10 @@ class Unit:
 
     def rpc(self, request: dict[str, Any]) -> Answer | None:
         """Answer one request on the RPC port; `None` closes the connection without a word."""
+        raise NotImplementedError
+
+    def http(self, request: HttpRequest) -> Answer | None:
+        """Answer one request to its web server; `None` closes the connection without a word."""
         raise NotImplementedError
 
 

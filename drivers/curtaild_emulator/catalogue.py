@@ -1,0 +1,114 @@
+"""Every emulated model, with its figures.
+
+Draws and hashrates are the makers' figures; times and standby draws are priors from the field, and where the field
+is silent, assumptions. They are there to be disbelieved: the daemon must learn the truth of each unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from curtaild_drivers.contract import Watts
+from curtaild_emulator.faults import Fault
+from curtaild_emulator.models import DeviceModel, Firmware, Preset
+
+
+def _antminer(name: str, model: str, rated_w: Watts, terahashes: float, low_w: Watts) -> DeviceModel:
+    """Bitmain's own firmware: three modes, no power sensor, a restart of the mining process at every change."""
+    return DeviceModel(
+        name=name,
+        make="AntMiner",
+        model=model,
+        wire_name=f"Antminer {model}",
+        firmware=Firmware.ANTMINER,
+        rated_w=rated_w,
+        rated_hs=terahashes * 1e12,
+        standby_w=30.0,
+        presets=(Preset("low", low_w), Preset("normal", rated_w)),
+        fall_s=20.0,
+        trim_s=20.0,
+        boot_s=45.0,
+        boot_w=60.0,
+        warm_s=40.0,
+        warm_w=0.3 * rated_w,
+        climb_s=240.0,
+        preset_restarts=True,
+        measures_power=False,
+        born_with=frozenset({Fault.EMPTY_SUMMARY_ASLEEP}),
+    )
+
+
+def _whatsminer(
+    name: str, model: str, firmware: Firmware, rated_w: Watts, terahashes: float, api_version: str
+) -> DeviceModel:
+    """MicroBT's firmware: percentages follow fast, an absolute limit restarts it and holds 800–1,000 W first."""
+    return DeviceModel(
+        name=name,
+        make="WhatsMiner",
+        model=model,
+        # units of one model differ in the last digit of their type, which the maker's tools blank out
+        wire_name=f"{model[:-1]}1".replace(" ", "_"),
+        firmware=firmware,
+        rated_w=rated_w,
+        rated_hs=terahashes * 1e12,
+        standby_w=60.0,
+        presets=(Preset("low", 0.7 * rated_w), Preset("normal", rated_w)),
+        fall_s=12.0,
+        trim_s=10.0,
+        boot_s=40.0,
+        boot_w=70.0,
+        warm_s=75.0,
+        warm_w=900.0,
+        climb_s=120.0,
+        lowest_limit_w=0.35 * rated_w,
+        api_version=api_version,
+        limit_is_percent=True,
+        preset_restarts=True,
+        # its documentation says Number, its parser reads the string
+        born_with=frozenset({Fault.NUMERIC_PERCENT_REFUSED} if firmware is Firmware.WHATSMINER_V3 else ()),
+    )
+
+
+def _luxos(name: str, model: str, rated_w: Watts, terahashes: float, ladder: Mapping[str, float]) -> DeviceModel:
+    """LuxOS: a ladder of profiles changed on the fly, sleeps within seconds, wakes like a boot."""
+    return DeviceModel(
+        name=name,
+        make="AntMiner",
+        model=model,
+        wire_name=f"Antminer {model}",
+        firmware=Firmware.LUXOS,
+        rated_w=rated_w,
+        rated_hs=terahashes * 1e12,
+        standby_w=25.0,
+        presets=tuple(Preset(key, share * rated_w) for key, share in ladder.items()),
+        fall_s=4.0,
+        trim_s=20.0,
+        boot_s=60.0,
+        boot_w=40.0,
+        warm_s=30.0,
+        warm_w=0.3 * rated_w,
+        climb_s=60.0,
+    )
+
+
+_S19_LADDER = {"285MHz": 0.47, "365MHz": 0.58, "445MHz": 0.70, "525MHz": 0.81, "605MHz": 0.92, "675MHz": 1.0}
+_S21_LADDER = {"250MHz": 0.45, "310MHz": 0.56, "370MHz": 0.68, "430MHz": 0.80, "465MHz": 0.90, "490MHz": 1.0}
+
+MODELS: Mapping[str, DeviceModel] = MappingProxyType(
+    {
+        model.name: model
+        for model in (
+            _antminer("antminer-s19", "S19", 3250.0, 95.0, 2350.0),
+            _antminer("antminer-s19j-pro", "S19j Pro", 3050.0, 100.0, 2200.0),
+            _antminer("antminer-s21", "S21", 3500.0, 200.0, 2600.0),
+            _whatsminer("whatsminer-m50", "M50 VH30", Firmware.WHATSMINER_V2, 3306.0, 114.0, "2.0.7"),
+            _whatsminer("whatsminer-m50s", "M50S VH50", Firmware.WHATSMINER_V2, 3328.0, 128.0, "2.0.5"),
+            _whatsminer("whatsminer-m60", "M60 VK30", Firmware.WHATSMINER_V3, 3422.0, 172.0, "3.0.3"),
+            _whatsminer("whatsminer-m60s", "M60S VK30", Firmware.WHATSMINER_V3, 3441.0, 186.0, "3.0.1"),
+            _luxos("luxos-s19", "S19", 3250.0, 95.0, _S19_LADDER),
+            _luxos("luxos-s21", "S21", 3500.0, 200.0, _S21_LADDER),
+        )
+    }
+)
+"""Every emulated model by the name farm files use."""
