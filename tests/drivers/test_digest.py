@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from curtaild_drivers.asic import digest
 from curtaild_drivers.asic.digest import DigestClient
+from curtaild_drivers.asic.http import Response
 from curtaild_drivers.contract import AuthFailed, BadReply
 from drivers.tiny_servers import HOST, digest_http
 
@@ -48,7 +48,7 @@ async def test_other_kinds_of_authentication_are_refused(header: bytes) -> None:
         await asked_of(raw)
 
 
-async def asked_of(raw: bytes, piece: int = 1 << 20) -> digest.Response:
+async def asked_of(raw: bytes, piece: int = 1 << 20) -> Response:
     """What the client makes of `raw` (the scripted server only wants a JSON question, so it is given one)."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -129,6 +129,7 @@ class HttpAsked:
     method: str
     page: str
     body: Any
+    head: str = ""
 
 
 def http_answer(body: Any, status: int = 200) -> bytes:
@@ -183,7 +184,7 @@ async def plain_http(script: Script) -> AsyncIterator[Server]:
         method, path, _ = head.split(" ", 2)
         length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
         body = await reader.readexactly(int(length[1])) if length else b""
-        asked = HttpAsked(method, path.rpartition("/")[2], json.loads(body) if body else None)
+        asked = HttpAsked(method, path.rpartition("/")[2], json.loads(body) if body else None, head)
         server.asked.append(asked)
         answer = script(asked)
         await _deliver(writer, http_answer(answer) if isinstance(answer, dict) else answer, 1 << 20)

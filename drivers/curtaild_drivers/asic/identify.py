@@ -15,6 +15,7 @@ from curtaild_drivers.asic.firmware import Access, Firmware, MakeFirmware
 from curtaild_drivers.asic.longtail import PyasicMiner
 from curtaild_drivers.asic.luxos import LuxOS
 from curtaild_drivers.asic.pyasic_loader import pyasic
+from curtaild_drivers.asic.vnish import VNish
 from curtaild_drivers.asic.whatsminer_v2 import WhatsminerV2
 from curtaild_drivers.asic.whatsminer_v3 import WhatsminerV3
 from curtaild_drivers.contract import BadReply, DriverError, Identity, Seconds, Unreachable
@@ -22,11 +23,12 @@ from curtaild_drivers.contract import BadReply, DriverError, Identity, Seconds, 
 OWN: Mapping[str, MakeFirmware] = {
     "antminer": Antminer,
     "luxos": LuxOS,
+    "vnish": VNish,
     "whatsminer-v2": WhatsminerV2,
     "whatsminer-v3": WhatsminerV3,
 }
 
-_BACKENDS = {"AntminerModern": "antminer", "LUXMiner": "luxos"}
+_BACKENDS = {"AntminerModern": "antminer", "LUXMiner": "luxos", "VNish": "vnish"}
 
 
 async def probed(access: Access, until: Seconds) -> Firmware:

@@ -12,7 +12,7 @@ from curtaild_drivers.registry import DriverSettings
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Deadline = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
 
-OwnFirmware = Literal["antminer", "luxos", "whatsminer-v2", "whatsminer-v3"]
+OwnFirmware = Literal["antminer", "luxos", "vnish", "whatsminer-v2", "whatsminer-v3"]
 """The firmwares that are spoken to in this driver's own wire code."""
 
 
@@ -30,7 +30,7 @@ class AsicSettings(DriverSettings):
     rpc_port: Port = 4028
     """The cgminer-like API of Antminer, Whatsminer v2 and LuxOS."""
     http_port: Port = 80
-    """The web server of Antminer."""
+    """The web server of Antminer and VNish."""
     v3_port: Port = 4433
     """The Whatsminer API v3."""
     read_deadline_s: Deadline = 5.0

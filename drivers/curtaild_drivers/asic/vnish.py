@@ -1,0 +1,287 @@
+"""VNish (port 80, JSON under /api/v1): readings in clear, everything else under a token that a password unlocks. It is
+throttled by presets that it has tuned on this very machine. Sources: VNish's OpenAPI document (1.2.6 to 1.3.4), pyasic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+from curtaild_drivers.asic.cgminer import Reply, hashrate, parse, temperature, watts
+from curtaild_drivers.asic.firmware import STANDBY_W, Access, check_still, off_point, unknown_draw
+from curtaild_drivers.asic.http import Response, WebServer, json_bytes, said
+from curtaild_drivers.asic.wire import command_sent
+from curtaild_drivers.contract import (
+    OFF,
+    AuthFailed,
+    BadReply,
+    Capabilities,
+    DriverError,
+    Identity,
+    OperatingPoint,
+    OperatingPoints,
+    Outcome,
+    OutcomeUnknown,
+    Reading,
+    Refused,
+    RunState,
+    Seconds,
+    Unsupported,
+    Watts,
+)
+
+_ASLEEP = ("stopped", "paused")
+_STARTING = ("initializing", "starting", "restarting", "auto-tuning", "auto_tuning")
+_FAILED = ("failure", "failed", "broken")
+_SCHEMES = ("Bearer ", "")
+"""How a token is shown: as the OpenAPI document says, or bare, as pyasic does with older releases."""
+_PRETTY = re.compile(r"(\d+(?:\.\d+)?)\s*watt\s*~\s*(\d+(?:\.\d+)?)\s*TH")
+_RAMP_S: Seconds = 600.0
+
+
+class VNish:
+    """One miner under VNish."""
+
+    capabilities = Capabilities(measures_power=True, throttles=True, stops=True, settle_down_s=60.0, settle_up_s=600.0)
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._web = WebServer(access.host, access.settings.http_port)
+        self._token: str | None = None
+        self._scheme = _SCHEMES[0]
+        self._preset: str | None = None
+        self._asked_at: Seconds = float("-inf")
+        self._ask_again_at: Seconds = float("-inf")
+        self._is_asleep: bool | None = None
+        self._offered: frozenset[str] = frozenset()
+        self._writes = 0
+
+    async def describe(self, until: Seconds) -> Identity:
+        info = said(await self._send("GET", "info", until))
+        check_still("vnish", str(info.get("fw_name") or ""))
+        system = _part(info, "system")
+        serial = str(info.get("serial") or "").removeprefix("N/A")
+        points = await self.operating_points(until)
+        return Identity(
+            make="Antminer",
+            model=str(info.get("miner") or self._access.model).removeprefix("Antminer "),
+            firmware="vnish",
+            version=str(info.get("fw_version") or ""),
+            serial=serial or str(_part(system, "network_status").get("mac") or ""),
+            rated_w=self._access.rated_w or points.highest.draw_w,
+        )
+
+    async def read(self, until: Seconds) -> Reading:
+        taken_at, writes = time.monotonic(), self._writes
+        miner = await self._summary(until)
+        condition = _part(miner, "miner_status")
+        stated = str(condition.get("miner_state") or "")
+        rate = hashrate(miner.get("hr_realtime"), 1e9)
+        if writes == self._writes:
+            self._is_asleep = stated in _ASLEEP if stated else None
+        is_old = time.monotonic() - self._asked_at > self._access.settings.recheck_s
+        if (self._preset is None or is_old) and time.monotonic() >= self._ask_again_at:
+            try:  # which also keeps a token in hand, so that a shed is one command
+                await self._preset_now(until)
+            except DriverError:  # the reading stands without it
+                self._ask_again_at = time.monotonic() + self._access.settings.recheck_s
+        is_asleep = stated in _ASLEEP and not rate
+        return Reading(
+            taken_at,
+            _state(stated, rate, condition.get("miner_state_time")),
+            # "power_usage" says the same in 1.2, and W per TH in 1.3
+            power_w=watts(miner.get("power_consumption", miner.get("power_usage"))),
+            rate=rate,
+            point_key=OFF if is_asleep else self._preset,
+            temperature_c=temperature(_part(miner, "chip_temp").get("max")),
+            fault=str(condition.get("description") or stated)[:200] if stated in _FAILED else None,
+        )
+
+    async def operating_points(self, until: Seconds) -> OperatingPoints:
+        """Off, the presets it has tuned (any other would first tune for hours), and what it is set to now."""
+        current = await self._preset_now(until)
+        answer = await self._privileged("GET", "autotune/presets", until)
+        presets = _presets(answer)
+        self._offered = frozenset(name for preset in presets if (name := _name(preset)) and _is_tuned(preset))
+        best: dict[Watts, OperatingPoint] = {}
+        for preset in presets:
+            point = self._point(preset, current)
+            if point is not None and (point.draw_w not in best or point.key == current):
+                best[point.draw_w] = point
+        if not best:
+            raise unknown_draw(self._access.model)
+        return OperatingPoints((off_point(), *(best[draw_w] for draw_w in sorted(best))))
+
+    async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
+        if point.key == OFF:
+            await self._command("mining/stop", until)
+            return Outcome.ACKNOWLEDGED
+        if self._preset is None or self._preset == point.key:
+            await self._preset_now(until)
+        has_changed = point.key != self._preset
+        is_asleep = self._is_asleep
+        if is_asleep is None:
+            is_asleep = str(_part(await self._summary(until), "miner_status").get("miner_state")) in _ASLEEP
+        if has_changed:
+            must_restart = await self._set_preset(point.key, until)
+        elif not is_asleep:
+            return Outcome.ALREADY_THERE
+        else:
+            must_restart = False
+        if is_asleep or must_restart:
+            try:
+                await self._command("mining/start" if is_asleep else "mining/restart", until)
+            except DriverError as error:
+                if not has_changed:
+                    raise
+                raise OutcomeUnknown(f"given preset {point.key!r}, then not started: {error}") from error
+        return Outcome.ACKNOWLEDGED
+
+    async def close(self) -> None:
+        self._token = None
+
+    async def _set_preset(self, name: str, until: Seconds) -> bool:
+        """Sends the preset's name and nothing else: with an overclock block that was read before, the device would
+        overwrite what it has tuned. Whether the mining process must be restarted for it."""
+        if name not in self._offered:
+            await self.operating_points(until)
+        if name not in self._offered:
+            raise Unsupported(f"it has no tuned preset {name!r}; it has {', '.join(sorted(self._offered)) or 'none'}")
+        reply = await self._command("settings", until, {"miner": {"overclock": {"preset": name}}})
+        # It answers the same whether it took the preset or not (pyasic, web/vnish.py).
+        try:
+            taken = await self._preset_now(until)
+        except DriverError as error:
+            raise OutcomeUnknown(f"given preset {name!r}, then: {error}") from error
+        if taken != name:
+            raise Refused(f"it says yes to preset {name!r} and stays at {taken!r}")
+        return reply.get("restart_required") is True
+
+    async def _summary(self, until: Seconds) -> Reply:
+        answer = await self._send("GET", "summary", until)
+        if answer.status == 401:  # some releases want a token for it as well
+            answer = await self._privileged("GET", "summary", until)
+        miner = said(answer).get("miner")
+        if not isinstance(miner, dict):
+            raise BadReply("summary: says nothing of the miner")
+        check_still("vnish", str(miner.get("miner_type") or ""))
+        return miner
+
+    async def _preset_now(self, until: Seconds) -> str | None:
+        writes = self._writes
+        settings = said(await self._privileged("GET", "settings", until))
+        named = _part(_part(settings, "miner"), "overclock").get("preset")
+        preset = named if isinstance(named, str) and named else None
+        if writes == self._writes:
+            self._preset, self._asked_at = preset, time.monotonic()
+        return preset
+
+    def _point(self, preset: object, current: str | None) -> OperatingPoint | None:
+        name = _name(preset)
+        if name is None or not isinstance(preset, dict) or (name != current and not _is_tuned(preset)):
+            return None
+        figures = _PRETTY.search(str(preset.get("pretty")))
+        if figures is not None:
+            draw_w, rate = watts(figures[1]), hashrate(figures[2], 1e12)
+        else:  # "disabled": frequency and voltage set by hand
+            rating = self._access.rating() if name == current else None
+            draw_w, rate = (rating.power_w, rating.rate_hs) if rating else (None, None)
+        if draw_w is None or rate is None or draw_w <= STANDBY_W:
+            return None
+        return OperatingPoint(name, draw_w, rate)
+
+    async def _command(self, path: str, until: Seconds, body: Reply | None = None) -> Reply:
+        """One command, checked. A token that the device no longer knows is a refusal, so one new one is asked for."""
+        self._writes += 1
+        self._preset = self._is_asleep = None  # whatever it was, it has to be asked
+        self._ask_again_at = float("-inf")
+        answer = await self._privileged("POST", path, until, json_bytes(body) if body else b"")
+        if answer.status >= 500:
+            raise OutcomeUnknown(f"{path}: HTTP {answer.status} {answer.body[:120]!r}")
+        if answer.status not in (200, 204):
+            raise Refused(f"{path}: HTTP {answer.status} {answer.body[:120]!r}")
+        if not answer.body.strip():
+            return {}  # how it says yes to a command
+        with command_sent():
+            reply = parse(answer.body)
+        if reply.get("err") or reply.get("success") is False:
+            raise Refused(f"{path}: {str(reply.get('err'))[:120]}")
+        return reply
+
+    async def _privileged(self, method: str, path: str, until: Seconds, body: bytes = b"") -> Response:
+        if self._token is not None:
+            answer = await self._send(method, path, until, body)
+            if answer.status != 401:
+                return answer
+        await self._unlock(until)
+        for scheme in _SCHEMES:
+            self._scheme = scheme
+            answer = await self._send(method, path, until, body)
+            if answer.status != 401:
+                return answer
+        self._token = None
+        raise AuthFailed(f"{path}: it does not accept the token it has just given")
+
+    async def _unlock(self, until: Seconds) -> None:
+        self._token = None
+        question = json_bytes({"pw": self._access.password or "admin"})
+        answer = await self._web.request("POST", "/api/v1/unlock", until, body=question)
+        if answer.status in (400, 401, 403):
+            raise AuthFailed("it does not accept the password")
+        token = said(answer).get("token")
+        if not isinstance(token, str) or not re.fullmatch(r"[!-~]{1,4096}", token):
+            raise AuthFailed("it gives no token for the password")
+        self._token = token
+
+    async def _send(self, method: str, path: str, until: Seconds, body: bytes = b"") -> Response:
+        headers = {"Authorization": self._scheme + self._token} if self._token is not None else {}
+        if method == "GET":
+            return await self._web.request("GET", f"/api/v1/{path}", until, headers)
+        try:
+            with command_sent():
+                return await self._web.request(method, f"/api/v1/{path}", until, headers, body)
+        except (OutcomeUnknown, asyncio.CancelledError):
+            self._token = None  # a device that reboots knows it no more
+            raise
+
+
+def _state(stated: str, rate: float | None, since_s: object) -> RunState:
+    if stated in _FAILED:
+        return RunState.FAULT
+    if stated in _ASLEEP:
+        return RunState.RUNNING if rate else RunState.ASLEEP  # told to stop and not obeying yet
+    if stated in _STARTING:
+        return RunState.STARTING
+    if rate:
+        return RunState.RUNNING
+    if stated == "mining" and rate is not None:
+        is_young = isinstance(since_s, (int, float)) and since_s < _RAMP_S
+        return RunState.STARTING if is_young else RunState.IDLE
+    return RunState.STARTING if stated == "shutting-down" else RunState.UNKNOWN
+
+
+def _presets(answer: Response) -> list[object]:
+    """The list of presets: bare, or (some releases) within an object."""
+    if answer.status != 200:
+        raise BadReply(f"presets: HTTP {answer.status}")
+    listed = parse(b'{"presets":' + answer.body + b"}").get("presets")
+    if isinstance(listed, dict):
+        listed = listed.get("presets")
+    if not isinstance(listed, list):
+        raise BadReply("presets: not a list")
+    return listed
+
+
+def _name(preset: object) -> str | None:
+    name = preset.get("name") if isinstance(preset, dict) else None
+    return name if isinstance(name, str) and name and name != OFF else None
+
+
+def _is_tuned(preset: object) -> bool:
+    return isinstance(preset, dict) and preset.get("status") == "tuned"
+
+
+def _part(reply: Reply, key: str) -> Reply:
+    part = reply.get(key)
+    return part if isinstance(part, dict) else {}
