@@ -531,6 +531,17 @@ def test_what_has_begun_stays_until_it_ends_whatever_the_next_schedule_says() ->
     assert desk.stands == (LIMITED, 5_000.0)
 
 
+def test_what_a_newer_allocation_replaces_before_it_began_has_ended() -> None:
+    desk = governed(5_000.0)
+    desk.hears(lists(20, MORNING))
+    told = desk.hears(states(30, 4_500.0))
+    assert [(ack.stage, ack.allocation_id) for ack in told if isinstance(ack, Ack)] == [
+        (AckStage.ACCEPTED, "grid-30"),
+        (AckStage.ENDED, MORNING.id),
+    ]
+    assert coming(desk) == []
+
+
 def test_one_issuers_schedule_does_not_replace_anothers() -> None:
     desk = governed(5_000.0)
     desk.hears(lists(20, MORNING))

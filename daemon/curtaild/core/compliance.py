@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from curtaild.core.allocation import Allocation, AllocationId
@@ -55,11 +55,19 @@ class Compliance:
     _limit_w: dict[FeederId, Watts] = field(default_factory=dict)
     _grace_until: dict[FeederId, Seconds] = field(default_factory=dict)
 
-    def follow(self, in_force: Iterable[Allocation], standings: dict[FeederId, Standing], now: Seconds) -> list[Event]:
-        """`applying` when an allocation begins, `reached` or `shortfall` by what is drawn, `ended` when it is over."""
+    def follow(
+        self,
+        in_force: Iterable[Allocation],
+        held: Collection[AllocationId],
+        standings: dict[FeederId, Standing],
+        now: Seconds,
+    ) -> list[Event]:
+        """`applying` when an allocation begins, `reached` or `shortfall` by what is drawn, `ended` when it is over: one
+        of those `held` that a newer one only covers for a while is not."""
         events: list[Event] = []
         current = {allocation.id: allocation for allocation in in_force}
-        for gone in [track for track in self._tracks.values() if track.allocation.id not in current]:
+        kept = current.keys() | held
+        for gone in [track for track in self._tracks.values() if track.allocation.id not in kept]:
             del self._tracks[gone.allocation.id]
             events.append(_ack(AckStage.ENDED, gone.allocation, standings, now, "expired or replaced"))
         for allocation in current.values():
@@ -91,13 +99,15 @@ class Compliance:
         self, feeder: FeederId, breach: _Breach, standing: Standing, policy: Policy, now: Seconds
     ) -> list[Event]:
         over_w = (standing.metered_w if standing.metered_w is not None else standing.drawn_w) - standing.limit_w
-        if over_w > policy.margin_w(standing.limit_w) and now >= self._grace_until[feeder]:
-            breach.over_since = breach.over_since if breach.over_since is not None else now
+        is_over = over_w > policy.margin_w(standing.limit_w)
+        if is_over:
             breach.under_since = None
-        elif over_w <= 0:
-            breach.under_since = breach.under_since if breach.under_since is not None else now
-            if breach.id is None:
-                breach.over_since = None
+        elif over_w <= 0 and breach.under_since is None:
+            breach.under_since = now
+        if is_over and now >= self._grace_until[feeder]:
+            breach.over_since = breach.over_since if breach.over_since is not None else now
+        elif breach.id is None:
+            breach.over_since = None
         stage = self._breach_stage(breach, over_w, standing, now)
         if breach.id is not None:
             breach.worst_over_w = max(breach.worst_over_w, over_w)

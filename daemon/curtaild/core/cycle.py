@@ -169,7 +169,9 @@ class Site:
             device = known.get(spec.id)
             if device is None:
                 device = Device(spec)
-            elif device.spec.points is not None:
+            elif device.spec.points is None:
+                device.spec = spec
+            else:
                 known_spec = device.spec
                 device.spec = replace(
                     spec,
@@ -430,7 +432,7 @@ def _tell(site: Site, now: Seconds) -> list[Event]:
         allocation.feeder: allocation.reach_by_s for allocation in in_force if allocation.reach_by_s is not None
     }
     return [
-        *site.compliance.follow(in_force, standings, now),
+        *site.compliance.follow(in_force, {held.id for held in site.link.memory.allocations}, standings, now),
         *site.compliance.watch(standings, site.policy, reach_by_s, now),
     ]
 

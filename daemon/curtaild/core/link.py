@@ -189,13 +189,14 @@ class Link:
 
     def advance(self, now: Seconds) -> list[Event]:
         """Let time pass: expire, notice silence, move the phase."""
-        self._tidy(now)
+        events = self._tidy(now)
         before = self.phase
         reason = self._next_phase(now)
-        if reason is None:
-            return []
-        self.phase_reason = reason
-        return [LinkChanged(now, before, self.phase, reason)] if self.phase is not before else []
+        if reason is not None:
+            self.phase_reason = reason
+        if self.phase is not before:
+            events.append(LinkChanged(now, before, self.phase, self.phase_reason))
+        return events
 
     def _next_phase(self, now: Seconds) -> str | None:
         """Move `phase`; the reason if anything about it changed."""
@@ -242,13 +243,21 @@ class Link:
         covering = [held.feeder for held in self.memory.allocations if held.covers(now)]
         return self.policy.root in covering if self.memory.root_was_governed else bool(covering)
 
-    def _tidy(self, now: Seconds) -> None:
+    def _tidy(self, now: Seconds) -> list[Event]:
         """Forget what is over; worth looking only when something was taken, begins or ends."""
+        events: list[Event] = []
         if now >= self._tidy_at:
-            self._forget([held for held in self.memory.allocations if self._is_over(held, now)])
+            over = [held for held in self.memory.allocations if self._is_over(held, now)]
+            self._forget(over)
+            events += [
+                _ack(AckStage.ENDED, gone, now, reason="replaced before it began")
+                for gone in over
+                if gone.valid_from > now
+            ]
             self._tidy_at = min(
                 (moment for moment in _moments(self.memory.allocations) if moment > now), default=math.inf
             )
+        return events
 
     def _is_over(self, held: Allocation, now: Seconds) -> bool:
         if held.valid_until is not None and held.valid_until <= now:
