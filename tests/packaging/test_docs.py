@@ -1,4 +1,4 @@
-"""What the pages point at is there: files, and the functions that are said to keep a promise."""
+"""What the pages point at is there: files, commands, and the functions that are said to keep a promise."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import ast
 import re
 from pathlib import Path
 
+import click
 import pytest
+import typer
+
+from curtaild.cli.main import app
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("systemd/*.md")])
+INSTRUCTIONS = [
+    REPOSITORY / page for page in ("README.md", "systemd/README.md", "docs/runbook.md", "config/site.example.toml")
+]
 LINK = re.compile(r"\[([^]]+)\]\(([^)\s]+)\)")
+
+COMMAND = re.compile(r"(?:^|[\s/`])curtaild ((?:[a-z]+\b ?)+)([^`#\n]*)", re.MULTILINE)
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 
 
 def links(page: Path) -> list[tuple[str, str]]:
@@ -42,3 +52,30 @@ def test_each_promise_names_the_function_that_keeps_it() -> None:
     assert len(named) >= 20
     wrong = [f"{module}.{name}" for module, name, file in named if file.stem != module or name not in defined(file)]
     assert wrong == []
+
+
+def unknown_part(words: list[str], options: list[str]) -> str | None:
+    """The first word or option that no command of ours takes, `None` if all are taken."""
+    command: click.Command = typer.main.get_command(app)
+    for word in words:
+        if not isinstance(command, click.Group):
+            break  # an argument
+        if word not in command.commands:
+            return word
+        command = command.commands[word]
+    taken = {name for parameter in command.params for name in parameter.opts}
+    return next((option for option in options if option not in taken), None)
+
+
+@pytest.mark.parametrize("page", INSTRUCTIONS, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_commands_are_there_to_be_typed(page: Path) -> None:
+    code = "\n".join(CODE.findall(page.read_text()))
+    typed = [(words.split(), re.findall(r"(?<!\S)--[a-z-]+", rest)) for words, rest in COMMAND.findall(code)]
+    assert typed
+    assert [(words, part) for words, options in typed if (part := unknown_part(words, options)) is not None] == []
+
+
+def test_a_wrong_command_would_be_noticed() -> None:
+    assert unknown_part(["grid", "allocation"], ["--wait"]) is None
+    assert unknown_part(["grid", "alocation"], []) == "alocation"
+    assert unknown_part(["run"], ["--watch"]) == "--watch"
