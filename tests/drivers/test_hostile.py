@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from curtaild_drivers.asic import DRIVER
 from curtaild_drivers.contract import OFF, DriverError, Identity, OperatingPoint, Reading
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import HOST, digest_http, frames, http_answer, plain_http, rpc
+from drivers.tiny_servers import HOST, digest_http, frames, http_answer, plain_http, rpc, text_rpc
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 LEAVES |= st.sampled_from(["nan", "0", 10**400, "tuned", "mining", "2300 watt ~ 87 TH"])
@@ -61,5 +61,35 @@ async def test_any_answer_at_all(firmware: str, shape: dict[str, Any]) -> None:
         for key, draw_w in ((OFF, 30), ("limit", 3000), ("low", 2600)):
             try:
                 await device.apply(OperatingPoint(key, draw_w, 1.0))
+            except DriverError:
+                continue
+
+
+TEXT = """
+STATUS= S I E , | When= nan inf 1 -5 99999999999999999999 Description= cgminer [ ] { } PS[ WALLPOWER[ GHSspd[ MGHS[
+SYSTEMSTATU[Work: In Work Idle WORKMODE[ 0 2 Elapsed[ TMax[ success PROD= \0 \xff
+"""
+PIECES = st.sampled_from(TEXT.split()) | st.text(max_size=5)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(pieces=st.lists(PIECES, max_size=40))
+async def test_any_text_at_all(pieces: list[str]) -> None:
+    raw = " ".join(pieces).encode("utf-8", "surrogatepass")
+    async with text_rpc(lambda asked: raw) as on_rpc:
+        chosen = {"rpc_port": on_rpc.port}
+        assert DRIVER.open_device is not None
+        device = DRIVER.open_device(
+            HOST, DRIVER.settings.model_validate(chosen), OpenContext(remembered=Identity("x", "Avalon Q", "avalon"))
+        )
+        for _ in range(2):
+            try:
+                answer = await device.read()
+            except DriverError:
+                continue
+            assert is_sane(answer)
+        for key in (OFF, "eco"):
+            try:
+                await device.apply(OperatingPoint(key, 800, 1.0))
             except DriverError:
                 continue

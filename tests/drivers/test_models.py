@@ -19,6 +19,8 @@ from curtaild_drivers.asic.models import rating
         ("M50_VH30", 3306, 114),
         ("WhatsMiner M30S++ VG30", 3472, 112),
         ("M60SVK30", 3441, 186),
+        ("AvalonMiner 1566", 3420, 185),
+        ("Avalon Q", 1674, 90),
     ],
 )
 def test_a_model_is_known_however_it_is_spelled(spelled: str, power_w: float, terahashes: float) -> None:
@@ -27,6 +29,6 @@ def test_a_model_is_known_however_it_is_spelled(spelled: str, power_w: float, te
     assert (found.power_w, found.rate_hs) == (power_w, terahashes * 1e12)
 
 
-@pytest.mark.parametrize("spelled", ["", "S19 Hydro", "S21 Immersion", "M50S+", "S9", "Avalon 1246", "S1900"])
+@pytest.mark.parametrize("spelled", ["", "S19 Hydro", "S21 Immersion", "M50S+", "S9", "Avalon 1066", "S1900"])
 def test_a_namesake_is_not_the_model(spelled: str) -> None:
     assert rating(spelled) is None

@@ -104,6 +104,20 @@ async def rpc(script: Script, piece: int = 1 << 20, end: bytes = b"\0") -> Async
 
 
 @asynccontextmanager
+async def text_rpc(script: Script, piece: int = 1 << 20) -> AsyncIterator[Server]:
+    """cgminer-like, in text: one question, one answer, the connection closed after it."""
+    server = Server(0)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = (await reader.read(65_536)).decode()
+        server.asked.append(asked)
+        await _deliver(writer, script(asked), piece)
+
+    async with _listening(server, handle):
+        yield server
+
+
+@asynccontextmanager
 async def frames(script: Script, piece: int = 1 << 20) -> AsyncIterator[Server]:
     """Whatsminer API v3: a little-endian length, then JSON, both ways."""
     server = Server(0)

@@ -31,10 +31,9 @@ NORMAL = "normal"
 
 _REAL_STOPS = frozenset({"BOSer", "ePIC", "Auradine", "MaraMiner"})
 """The pyasic backends whose stop reaches the miner. Not among them: Hiveon (a configuration that its firmware
-ignores, reported as success), Avalon (sent as JSON, where the machine wants text, and stamped with our clock, where
-it counts by its own), the old Braiins OS (SSH), and those without any stop."""
+ignores, reported as success), the old Braiins OS (SSH), and those without any stop."""
 
-_MEASURE = (_REAL_STOPS - {"MaraMiner"}) | {"AvalonMiner", "HiveonModern", "ESPMiner"}
+_MEASURE = (_REAL_STOPS - {"MaraMiner"}) | {"HiveonModern", "ESPMiner"}
 """Those whose watts pyasic finds (it loses Marathon's)."""
 
 _ASKED = ("hashrate", "wattage", "is_mining")

@@ -64,6 +64,15 @@ _RATINGS: dict[str, tuple[float, float]] = {
     "M63S": (7215, 390),
     "M66": (5572, 280),
     "M66S": (5513, 298),
+    # Canaan: W, TH/s
+    "AVALON1246": (3420, 90),
+    "AVALON1346": (3300, 110),
+    "AVALON1366": (3250, 130),
+    "AVALON1466": (3230, 150),
+    "AVALON1566": (3420, 185),
+    "AVALONQ": (1674, 90),
+    "AVALONMINI3": (800, 37.5),
+    "AVALONNANO3S": (140, 6),
 }
 
 _NOISE = re.compile(r"ANTMINER|WHATSMINER|BITMAIN|MICROBT|\(.*?\)|[^A-Z0-9+]")
@@ -74,6 +83,6 @@ def rating(model: str) -> Rating | None:
     """The rating of a model as a device or a person spells it ("Antminer S19j Pro", "M50S_VH30"); `None` where the
     table does not know it. Never that of a similar name: a hydro unit draws half as much again as its air-cooled
     namesake."""
-    name = _NOISE.sub("", model.upper()).replace("HYDRO", "HYD").replace("PLUS", "+")
+    name = _NOISE.sub("", model.upper()).replace("HYDRO", "HYD").replace("PLUS", "+").replace("AVALONMINER", "AVALON")
     known = _RATINGS.get(name) or _RATINGS.get(_WHATSMINER_VARIANT.sub("", name))
     return Rating(known[0], known[1] * _TH) if known else None
