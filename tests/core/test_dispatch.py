@@ -8,7 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from core.rig import (
     EXACT,
@@ -86,6 +86,7 @@ def test_points_that_a_mixture_of_two_others_beats_are_not_offered() -> None:
     assert hull.below(points, 30.0) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 200)), min_size=1, max_size=12))
 def test_the_hull_lies_on_or_above_every_point_and_bends_one_way(steps: list[tuple[int, int]]) -> None:
     draws = [sum(step for step, _ in steps[: index + 1]) for index in range(len(steps))]
@@ -296,6 +297,7 @@ def sites(draw: st.DrawFn) -> tuple[list[Device], dict[FeederId, Watts]]:
     return devices, {SITE: draw(watts), ROW_A: draw(watts), ROW_B: draw(watts)}
 
 
+@settings(deadline=None)
 @given(sites())
 def test_on_any_site_no_raise_overfills_a_feeder_and_no_worthwhile_one_is_left(
     site: tuple[list[Device], dict[FeederId, Watts]],
@@ -322,6 +324,7 @@ def test_on_any_site_no_raise_overfills_a_feeder_and_no_worthwhile_one_is_left(
             assert step.draw_w - here.draw_w > room_w or free_w[SITE] <= 0
 
 
+@settings(deadline=None)
 @given(sites())
 def test_on_any_site_what_is_over_is_shed_or_told(site: tuple[list[Device], dict[FeederId, Watts]]) -> None:
     devices, over_w = site
@@ -510,6 +513,30 @@ def test_the_ramp_is_kept_whoever_asks_for_it(whose: str) -> None:
     assert all(watts <= 100.0 * (seconds + 1) for seconds, watts in seen)
     assert all(watts >= 99.0 * seconds - 1_500.0 for seconds, watts in seen)
     assert seen[-1][1] == 60_000.0
+
+
+def test_the_ramp_is_kept_after_a_restart_too() -> None:
+    """Sixty sleeping miners, and the first words that a new process hears are a heartbeat and the allocation."""
+    paper = PaperSite(specs=[spec_of(f"m{index}", SWITCH, min_off_s=0.0) for index in range(60)])
+    paper.points = dict.fromkeys(paper.points, point_of(SWITCH, "off"))
+    paper.tick(paper.states(60_500.0, max_ramp_up_w_per_min=6_000.0))
+    for seconds in range(1, 300):
+        paper.run(1)
+        assert paper.true_w() <= 100.0 * (seconds + 1)
+    assert paper.true_w() >= 28_000.0
+
+
+def test_what_waited_for_its_min_off_does_not_come_back_in_one_leap() -> None:
+    paper = paper_of(60, 0.0, device={"min_off_s": 600.0})
+    paper.tick(paper.states(60_500.0, max_ramp_up_w_per_min=6_000.0))
+    seen = []
+    for _ in range(1_300):
+        paper.run(1)
+        seen.append(paper.true_w())
+    assert max(seen[:590]) == 0.0
+    in_a_minute = [later - now for now, later in zip(seen, seen[60:], strict=False)]
+    assert max(in_a_minute) <= 2 * 6_000.0  # the minute saved up, and the minute itself
+    assert seen[-1] == 60_000.0
 
 
 def test_the_ramp_never_slows_a_shed() -> None:

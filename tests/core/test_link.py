@@ -687,6 +687,7 @@ def test_the_next_change_is_known_to_the_second_and_happens_then() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.floats(0.0, 1e7), st.floats(1.0, 1e4))
 def test_silence_begins_at_the_very_moment_that_was_announced(heard_at: Seconds, timeout_s: Seconds) -> None:
     desk = Desk(start=heard_at, policy=replace(POLICY, heartbeat_timeout_s=timeout_s))

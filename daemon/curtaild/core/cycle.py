@@ -211,6 +211,9 @@ class Site:
             for device in self.devices.values()
         )
 
+    def largest_rated_w(self) -> Watts:
+        return max((device.spec.rated_w for device in self.devices.values()), default=0.0)
+
     def limit_w(self, feeder: FeederId) -> Watts:
         return within(self.limits.get(feeder, (UNLIMITED, ""))[0], self.tree.specs[feeder].rating_w)
 
@@ -309,7 +312,7 @@ def _set_limits(site: Site, now: Seconds) -> list[Event]:
     events: list[Event] = []
     stated = site.link.ceilings(now)
     dt_s = now - site.stepped_at
-    ramps = _ramps(site, now)
+    ramps, held_w = _ramps(site, now), dict(site.ramp_w)
     for feeder, spec in site.tree.specs.items():
         ceiling, source = stated.get(feeder, (UNLIMITED, "rating"))
         before = site.limits.get(feeder)
@@ -317,13 +320,18 @@ def _set_limits(site: Site, now: Seconds) -> list[Event]:
             events.append(LimitChanged(now, feeder, before[0] if before is not None else None, ceiling, source))
         site.limits[feeder] = (ceiling, source)
         limit_w = within(ceiling, spec.rating_w)
-        ramp_w_per_min = ramps.get(feeder)
-        held_w = site.ramp_w.get(feeder, limit_w)
-        if ramp_w_per_min is not None and limit_w > held_w:
-            site.ramp_w[feeder] = min(limit_w, held_w + ramp_w_per_min * dt_s / 60)
-        else:
-            site.ramp_w[feeder] = limit_w
+        site.ramp_w[feeder] = limit_w
+        if feeder in ramps:
+            site.ramp_w[feeder] = min(limit_w, _ramped_w(site, feeder, ramps[feeder], held_w.get(feeder, 0.0), dt_s))
     return events
+
+
+def _ramped_w(site: Site, feeder: FeederId, ramp_w_per_min: float, held_w: Watts, dt_s: Seconds) -> Watts:
+    """Where the ramp has come to. It starts from what is drawn (after a restart too) and runs ahead of that by no more
+    than a minute or the largest device: what waits for its min-off must not come back in one leap."""
+    drawn_w = site.tallies[feeder].total_planned_w
+    ahead_w = max(ramp_w_per_min, (1 + site.policy.reading_error_fraction) * site.largest_rated_w())
+    return max(drawn_w, min(held_w, drawn_w + ahead_w)) + ramp_w_per_min * dt_s / 60
 
 
 def _ramps(site: Site, now: Seconds) -> dict[FeederId, float]:
