@@ -92,8 +92,34 @@ def _luxos(name: str, model: str, rated_w: Watts, terahashes: float, ladder: Map
     )
 
 
+def _vnish(name: str, model: str, terahashes: Mapping[int, float]) -> DeviceModel:
+    """VNish: a ladder of presets tuned per unit; changing one restarts mining. Fans keep running after a stop."""
+    rated_w = float(max(terahashes))
+    return DeviceModel(
+        name=name,
+        make="AntMiner",
+        model=model,
+        wire_name=f"Antminer {model}",
+        firmware=Firmware.VNISH,
+        rated_w=rated_w,
+        rated_hs=terahashes[max(terahashes)] * 1e12,
+        standby_w=60.0,
+        presets=tuple(Preset(str(watts), float(watts), rate * 1e12) for watts, rate in terahashes.items()),
+        fall_s=15.0,
+        trim_s=20.0,
+        boot_s=40.0,
+        boot_w=70.0,
+        warm_s=40.0,
+        warm_w=0.3 * rated_w,
+        climb_s=150.0,
+        preset_restarts=True,
+    )
+
+
 _S19_LADDER = {"285MHz": 0.47, "365MHz": 0.58, "445MHz": 0.70, "525MHz": 0.81, "605MHz": 0.92, "675MHz": 1.0}
 _S21_LADDER = {"250MHz": 0.45, "310MHz": 0.56, "370MHz": 0.68, "430MHz": 0.80, "465MHz": 0.90, "490MHz": 1.0}
+
+_VNISH_S19J_PRO = {1740: 65.0, 1850: 76.0, 2000: 80.0, 2300: 87.0, 2500: 92.0, 2700: 96.0, 2970: 100.0}
 
 MODELS: Mapping[str, DeviceModel] = MappingProxyType(
     {
@@ -108,6 +134,7 @@ MODELS: Mapping[str, DeviceModel] = MappingProxyType(
             _whatsminer("whatsminer-m60s", "M60S VK30", Firmware.WHATSMINER_V3, 3441.0, 186.0, "3.0.1"),
             _luxos("luxos-s19", "S19", 3250.0, 95.0, _S19_LADDER),
             _luxos("luxos-s21", "S21", 3500.0, 200.0, _S21_LADDER),
+            _vnish("vnish-s19j-pro", "S19j Pro", _VNISH_S19J_PRO),
         )
     }
 )

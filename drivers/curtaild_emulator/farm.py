@@ -24,6 +24,7 @@ from curtaild_emulator.wires.listening import NotPermitted, listen
 from curtaild_emulator.wires.luxos import LuxosUnit
 from curtaild_emulator.wires.modbus import LAYOUTS, MeterBoard, ModbusExchange
 from curtaild_emulator.wires.unit import Board, Unit, Wire
+from curtaild_emulator.wires.vnish import VnishUnit
 from curtaild_emulator.wires.web import WebExchange
 from curtaild_emulator.wires.whatsminer_v2 import WhatsminerV2Unit
 from curtaild_emulator.wires.whatsminer_v3 import FramedExchange, WhatsminerV3Unit
@@ -35,6 +36,7 @@ _UNITS: Mapping[Firmware, type[Unit]] = MappingProxyType(
         Firmware.WHATSMINER_V2: WhatsminerV2Unit,
         Firmware.WHATSMINER_V3: WhatsminerV3Unit,
         Firmware.LUXOS: LuxosUnit,
+        Firmware.VNISH: VnishUnit,
     }
 )
 _EXCHANGES: Mapping[Wire, type[Exchange]] = MappingProxyType(
@@ -167,6 +169,7 @@ def _password(passwords: Passwords, firmware: Firmware) -> str:
         Firmware.ANTMINER: passwords.antminer,
         Firmware.WHATSMINER_V2: passwords.whatsminer_v2,
         Firmware.WHATSMINER_V3: passwords.whatsminer_v3,
+        Firmware.VNISH: passwords.vnish,
     }
     return known.get(firmware, "")
 

@@ -153,6 +153,11 @@ class Miner:
         return bool(self._phases) and self._phases[0].stage is Stage.BOOT
 
     @property
+    def stage(self) -> Stage:
+        """Where in a start it is; `Stage.DONE` where it is in none."""
+        return self._phases[0].stage if self._phases else Stage.DONE
+
+    @property
     def rate_hs(self) -> float:
         """True hashrate: nothing while it boots or sleeps, else what its draw yields."""
         if self._state in (RunState.ASLEEP, RunState.IDLE) or self.is_booting:

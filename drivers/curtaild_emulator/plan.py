@@ -27,6 +27,7 @@ ModelName = Literal[
     "whatsminer-m60s",
     "luxos-s19",
     "luxos-s21",
+    "vnish-s19j-pro",
 ]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -115,6 +116,7 @@ class Passwords(_Table):
     antminer: str = "root"
     whatsminer_v2: str = "admin"
     whatsminer_v3: str = "super"
+    vnish: str = "admin"
 
 
 class FarmPlan(_Table):

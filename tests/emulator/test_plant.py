@@ -76,7 +76,15 @@ def test_every_model_sleeps_to_standby_and_wakes_to_its_full_draw(name: str) -> 
     assert plant.read("a", woken_at + restart_s).state is RunState.RUNNING
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_tuned_ladder_yields_what_it_was_tuned_to() -> None:
+    model = MODELS["vnish-s19j-pro"]
+    assert [round(point.rate / 1e12) for point in model.operating_points().points] == [0, 65, 76, 80, 87, 92, 96, 100]
+    assert model.rate_hs(1_795.0) == pytest.approx(70.5e12)
+    best = min(model.operating_points().points[1:], key=lambda point: point.draw_w / point.rate)
+    assert best.key == "1850"
+
+
+@pytest.mark.parametrize("name", sorted(name for name, model in MODELS.items() if model.presets[0].tuned_hs is None))
 def test_hashrate_is_concave_in_power_and_best_per_watt_when_throttled(name: str) -> None:
     points = MODELS[name].operating_points().points
     slopes = [(b.rate - a.rate) / (b.draw_w - a.draw_w) for a, b in itertools.pairwise(points)]
