@@ -27,6 +27,7 @@ from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, Server, patience, rp
 
 OFF = OperatingPoint("off", 25, 0.0)
 SLOW = OperatingPoint("525MHz", 2870, 170.6e12)
+FULL = OperatingPoint("default", 3510, 200e12)
 
 PROFILES = [
     {"Profile Name": "default", "Watts": 3510, "Hashrate": 200.0},
@@ -171,13 +172,19 @@ async def test_a_session_that_ended_is_replaced_within_the_same_call() -> None:
     assert miner.obeyed == ["profileset 525MHz", "curtail sleep"]
 
 
-async def test_another_writers_session_stops_all_but_a_shed_to_off() -> None:
+async def test_another_writers_session_stops_all_but_a_shed() -> None:
     async with running(miner := Miner(session="somebody")) as device:
         with pytest.raises(Refused, match="Another session"):
-            await device.apply(SLOW)
+            await device.apply(SLOW)  # it may as well be a raise: nobody has asked what its profiles draw
         assert miner.obeyed == []
+        await device.operating_points()
+        assert await device.apply(SLOW) is Outcome.ACKNOWLEDGED
+        with pytest.raises(Refused, match="Another session"):
+            await device.apply(FULL)
         assert await device.apply(OFF) is Outcome.ACKNOWLEDGED
-    assert miner.obeyed == ["curtail sleep"]
+        with pytest.raises(Refused, match="Another session"):
+            await device.apply(SLOW)
+    assert miner.obeyed == ["profileset 525MHz", "curtail sleep"]
 
 
 @pytest.mark.parametrize(

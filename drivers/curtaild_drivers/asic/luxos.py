@@ -56,6 +56,7 @@ class LuxOS:
         self._session: str | None = None
         self._session_good_until: Seconds = float("-inf")
         self._profile: str | None = None
+        self._drawn_at: dict[str, Watts] = {}
         self._is_asleep: bool | None = None
 
     async def describe(self, until: Seconds) -> Identity:
@@ -96,6 +97,8 @@ class LuxOS:
         best: dict[Watts, OperatingPoint] = {}
         for profile in profiles if isinstance(profiles, list) else ():
             point = _point(profile)
+            if point is not None:
+                self._drawn_at[point.key] = point.draw_w
             if point is not None and (point.draw_w not in best or point.rate > best[point.draw_w].rate):
                 best[point.draw_w] = point
         if not best:
@@ -111,7 +114,9 @@ class LuxOS:
         if self._is_asleep is None or self._profile is None:
             self._learn(first(await self._ask("config", until), "CONFIG"))
         if not self._is_asleep:
-            await self._set_profile(until, point.key)
+            present_w = self._drawn_at.get(self._profile or "")
+            is_shed = present_w is not None and point.draw_w < present_w
+            await self._set_profile(until, point.key, may_borrow=is_shed)
             return Outcome.ACKNOWLEDGED
         # It wakes into the profile it slept in, so another one is chosen before it wakes.
         has_changed = point.key != self._profile
@@ -128,8 +133,8 @@ class LuxOS:
     async def close(self) -> None:
         self._session = None
 
-    async def _set_profile(self, until: Seconds, profile: str) -> None:
-        reply = await self._command(until, "profileset", profile)
+    async def _set_profile(self, until: Seconds, profile: str, may_borrow: bool = False) -> None:
+        reply = await self._command(until, "profileset", profile, may_borrow)
         taken = first(reply, "PROFILE").get("Profile")
         if taken is not None and taken != profile:
             raise OutcomeUnknown(f"asked for profile {profile!r}, it took {taken!r}")
@@ -163,8 +168,8 @@ class LuxOS:
 
     async def _command(self, until: Seconds, command: str, argument: str, may_borrow: bool = False) -> Reply:
         """One command under a session. A session that has ended is a refusal, so one new one is opened. With
-        `may_borrow` the session of another writer serves as well: curtailment must not wait for a person at a
-        screen, all else must."""
+        `may_borrow` the session of another writer serves as well: a shed must not wait for a person at a screen, nor
+        for the session of a daemon that was killed to end, all else must."""
         session, is_fresh = self._session, False
         if session is None or time.monotonic() > self._session_good_until:
             session, is_fresh = await self._open_session(until, may_borrow), True
