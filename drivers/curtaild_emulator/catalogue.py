@@ -116,6 +116,29 @@ def _vnish(name: str, model: str, terahashes: Mapping[int, float]) -> DeviceMode
     )
 
 
+def _avalon(name: str, model: str, wire_name: str, rated_w: Watts, terahashes: float) -> DeviceModel:
+    """Canaan's firmware: three work levels changed on the fly, and a soft switch that acts on a time stamp."""
+    return DeviceModel(
+        name=name,
+        make="AvalonMiner",
+        model=model,
+        wire_name=wire_name,
+        firmware=Firmware.AVALON,
+        rated_w=rated_w,
+        rated_hs=terahashes * 1e12,
+        standby_w=40.0,
+        presets=(Preset("0", 0.7 * rated_w), Preset("1", 0.85 * rated_w), Preset("2", rated_w)),
+        fall_s=15.0,
+        trim_s=30.0,
+        boot_s=45.0,
+        boot_w=60.0,
+        warm_s=30.0,
+        warm_w=0.4 * rated_w,
+        climb_s=150.0,
+        born_with=frozenset({Fault.JSON_COMMANDS_IGNORED}),
+    )
+
+
 _S19_LADDER = {"285MHz": 0.47, "365MHz": 0.58, "445MHz": 0.70, "525MHz": 0.81, "605MHz": 0.92, "675MHz": 1.0}
 _S21_LADDER = {"250MHz": 0.45, "310MHz": 0.56, "370MHz": 0.68, "430MHz": 0.80, "465MHz": 0.90, "490MHz": 1.0}
 
@@ -134,6 +157,7 @@ MODELS: Mapping[str, DeviceModel] = MappingProxyType(
             _whatsminer("whatsminer-m60s", "M60S VK30", Firmware.WHATSMINER_V3, 3441.0, 186.0, "3.0.1"),
             _luxos("luxos-s19", "S19", 3250.0, 95.0, _S19_LADDER),
             _luxos("luxos-s21", "S21", 3500.0, 200.0, _S21_LADDER),
+            _avalon("avalon-a1566", "Avalon 1566", "AvalonMiner 15-194", 3420.0, 185.0),
             _vnish("vnish-s19j-pro", "S19j Pro", _VNISH_S19J_PRO),
         )
     }

@@ -33,6 +33,9 @@ class Fault(Enum):
     """Carries out a stop and closes the connection without an answer."""
     NUMERIC_PERCENT_REFUSED = "numeric_percent_refused"
     """Whatsminer: a percentage sent as a JSON number is refused, as a string it is taken."""
+    JSON_COMMANDS_IGNORED = "json_commands_ignored"
+    """Avalon: an `ascset` that comes as JSON is dropped without an answer; only the text form does anything. Reading
+    works either way. Its units are born so."""
     PERCENT_LOST_WHILE_STARTING = "percent_lost_while_starting"
     """Whatsminer: a percentage set before tuning has ended is acknowledged and forgotten, as MicroBT's API 3 document
     warns; it then climbs to its full limit."""

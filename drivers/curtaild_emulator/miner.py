@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -63,6 +63,7 @@ class Miner:
     __slots__ = (
         "_at",
         "_bias",
+        "_due",
         "_energy_j",
         "_fault_bias",
         "_from_w",
@@ -100,6 +101,7 @@ class Miner:
         self._odds: dict[Fault, float] = dict.fromkeys((*model.born_with, *born_with), 1.0)
         self._moving = moving
         self._phases: deque[Phase] = deque()
+        self._due: tuple[Seconds, Callable[[Seconds], None]] | None = None
         self._obeyed_share = 1.0
         self.setting = Setting(asleep=False, preset=model.presets[-1].key, limit_w=model.rated_w)
         self._state = RunState.RUNNING
@@ -114,6 +116,11 @@ class Miner:
         """Let time pass up to `now`; a time already passed changes nothing."""
         if now <= self._at:
             return
+        if self._due is not None and self._due[0] <= now:
+            due_at, verb = self._due
+            self._due = None
+            self.advance(due_at)
+            verb(due_at)
         self._at = now
         phases = self._phases
         while phases and self._started_at + phases[0].seconds <= now:
@@ -124,7 +131,7 @@ class Miner:
             self._state = phases[0].state if phases else self._settled_state()
         if phases:
             self.power_w = _power_w(phases[0], self._from_w, now - self._started_at)
-        else:
+        elif self._due is None:
             self._moving.discard(self)
 
     def energy_j(self, now: Seconds) -> float:
@@ -142,7 +149,8 @@ class Miner:
     @property
     def heading_w(self) -> Watts:
         """The most it will draw on its present course, if nobody tells it anything more."""
-        return max((phase.to_w for phase in self._phases), default=self.power_w)
+        heading_w = max((phase.to_w for phase in self._phases), default=self.power_w)
+        return heading_w if self._due is None else max(heading_w, self._target_w())
 
     @property
     def is_settled(self) -> bool:
@@ -233,6 +241,11 @@ class Miner:
         if self.strikes(Fault.WAKES_OTHER_MODE):
             self._forget_mode()
         self._restart()
+
+    def schedule(self, at: Seconds, verb: Callable[[Seconds], None]) -> None:
+        """Carry out a verb of its own at a later time; it remembers one such order, the last."""
+        self._due = (max(at, self._at), verb)
+        self._moving.add(self)
 
     def set_preset(self, key: str, now: Seconds) -> None:
         """Take a mode or profile; raises `KeyError` where the firmware has none of that name."""

@@ -24,6 +24,7 @@ class Firmware(Enum):
     WHATSMINER_V2 = "whatsminer-v2"  # btminer on 4028 with AES tokens
     WHATSMINER_V3 = "whatsminer-v3"  # framed JSON on 4433
     LUXOS = "luxos"  # cgminer RPC with sessions and profiles
+    AVALON = "avalon"  # Canaan's own: cgminer RPC in text, commands by ascset
     VNISH = "vnish"  # JSON over HTTP with tokens and a ladder of tuned presets
 
 

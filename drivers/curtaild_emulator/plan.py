@@ -27,6 +27,7 @@ ModelName = Literal[
     "whatsminer-m60s",
     "luxos-s19",
     "luxos-s21",
+    "avalon-a1566",
     "vnish-s19j-pro",
 ]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]

@@ -8,7 +8,7 @@ from typing import Any
 import pyasic  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
-from curtaild_emulator import MODELS, CannotListen, EmulatedFarm, FarmPlan, Firmware, Ports
+from curtaild_emulator import MODELS, CannotListen, EmulatedFarm, FarmPlan, Fault, Firmware, Ports
 from emulator.asking import settle
 
 CLASSES = {
@@ -21,6 +21,7 @@ CLASSES = {
     "whatsminer-m60s": "BTMinerM60SVK30",
     "luxos-s19": "LUXMinerS19",
     "luxos-s21": "LUXMinerS21",
+    "avalon-a1566": "CGMinerAvalon1566",
     "vnish-s19j-pro": "VNishS19jPro",
 }
 BACKENDS = {
@@ -28,6 +29,7 @@ BACKENDS = {
     Firmware.WHATSMINER_V2: "BTMinerV2",
     Firmware.WHATSMINER_V3: "BTMinerV3",
     Firmware.LUXOS: "LUXMiner",
+    Firmware.AVALON: "AvalonMiner",
     Firmware.VNISH: "VNish",
 }
 
@@ -60,6 +62,7 @@ async def find(farm: EmulatedFarm, model: str) -> tuple[str, Any]:
 @pytest.mark.parametrize("model", sorted(MODELS))
 async def test_identifies_reads_stops_and_resumes(farm: EmulatedFarm, model: str) -> None:
     name, miner = await find(farm, model)
+    farm.set_fault(name, Fault.JSON_COMMANDS_IGNORED, on=False)  # pyasic knows no text commands
     assert type(miner).__name__ == CLASSES[model]
     assert BACKENDS[MODELS[model].firmware] in [base.__name__ for base in type(miner).__mro__]
 
@@ -102,6 +105,15 @@ async def test_a_vnish_preset_is_taken_by_its_name(farm: EmulatedFarm) -> None:
     assert not await miner.set_power_limit(2_000)  # pyasic does not recognise the preset mode it reads
     await miner.web.set_power_limit(2_000)
     assert settle(farm, name) == pytest.approx(2_000.0, rel=0.07)
+
+
+async def test_an_avalon_takes_every_limit_for_its_highest_level(farm: EmulatedFarm) -> None:
+    name, miner = await find(farm, "avalon-a1566")
+    farm.set_fault(name, Fault.JSON_COMMANDS_IGNORED, on=False)
+    assert await miner.set_power_limit(1)  # less than 3 is a level
+    assert settle(farm, name) == pytest.approx(2_907.0, rel=0.07)
+    assert await miner.set_power_limit(2_500)
+    assert settle(farm, name) == pytest.approx(3_420.0, rel=0.07)
 
 
 async def test_an_antminer_keeps_its_pools_when_the_client_read_them_first(farm: EmulatedFarm) -> None:

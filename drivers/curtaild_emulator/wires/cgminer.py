@@ -14,7 +14,8 @@ INVALID_JSON = 23
 
 
 class RpcExchange(Exchange):
-    """One connection to the RPC port. The request has no end mark: it ends where its JSON does."""
+    """One connection to the RPC port. The request has no end mark: it ends where its JSON does, or at once if it is
+    text, which fits any segment."""
 
     wire = Wire.RPC
 
@@ -29,10 +30,12 @@ class RpcExchange(Exchange):
                 return  # the rest is still on its way
             request = None
         self.buffer = b""
-        if not isinstance(request, dict):
+        if isinstance(request, dict):
+            self.answer(unit.rpc(request))
+        elif unit.speaks_text:
+            self.answer(unit.rpc_text(text.decode("latin-1")))
+        else:
             self.answer(Answer(encode({"STATUS": [status(unit, INVALID_JSON, "Invalid JSON", ok=False)], "id": 1})))
-            return
-        self.answer(unit.rpc(request))
 
 
 def status(unit: Unit, code: int, message: str, *, ok: bool = True, by: str = "cgminer 1.0.0") -> dict[str, Any]:

@@ -82,6 +82,7 @@ class Unit:
     """A device's side of its wires. Subclasses are the firmwares; each says which wires it speaks."""
 
     speaks: ClassVar[frozenset[Wire]] = frozenset()
+    speaks_text: ClassVar[bool] = False  # on the RPC port, beside JSON
 
     __slots__ = ("address", "board", "is_blinking", "miner", "password", "pools")
 
@@ -128,6 +129,10 @@ class Unit:
 
     def rpc(self, request: dict[str, Any]) -> Answer | None:
         """Answer one request on the RPC port; `None` closes the connection without a word."""
+        raise NotImplementedError
+
+    def rpc_text(self, line: str) -> Answer | None:
+        """Answer one request in cgminer's text form: `command|parameter`."""
         raise NotImplementedError
 
     def http(self, request: HttpRequest) -> Answer | None:
