@@ -8,10 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from curtaild.demo.live import LiveScreen
-from curtaild.demo.plain import PlainScreen
-from curtaild.demo.play import DEFAULT_S, LONGEST_S, SHORTEST_S
-from curtaild.demo.show import Screen, run_demo
+from curtaild.demo.pace import DEFAULT_S, LONGEST_S, SHORTEST_S
 from curtaild.demo.site import FEWEST_DEVICES, MOST_DEVICES
 
 PLAIN_WIDTH = 130
@@ -38,6 +35,11 @@ def command(
             "daemon, which decides once a second, can show what it does.",
             param_hint="--seconds",
         )
+    # only here: the demo shows what this package's status view draws, and needs it imported first
+    from curtaild.demo.live import LiveScreen
+    from curtaild.demo.plain import PlainScreen
+    from curtaild.demo.show import Screen, run_demo
+
     console = Console()
     is_live = console.is_terminal and not plain
     if not is_live:

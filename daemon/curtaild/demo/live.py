@@ -24,6 +24,7 @@ FRAME_S = 0.25
 PLOT_HEIGHT = 9
 AXIS_WIDTH = 8
 MOST_SAID = 7
+_SPEAKERS = {"operator": "bold yellow", "site": "cyan", "daemon": "bold magenta"}
 
 
 @dataclass(slots=True)
@@ -120,6 +121,6 @@ def _said(progress: Progress) -> RenderableType:
     for at, words in progress.said[-MOST_SAID:]:
         moment = f"{at - began_at:5.1f} s" if began_at is not None else "       "
         who, _, what = words.partition(": ")
-        style = {"operator": "bold yellow", "site": "cyan"}.get(who, "bold yellow")
-        table.add_row(Text(moment, "bright_black"), Text(who if what else "operator", style), Text(what or words))
+        style = _SPEAKERS.get(who, "")
+        table.add_row(Text(moment, "bright_black"), Text(who, style), Text(what))
     return table

@@ -9,8 +9,10 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-from curtaild.demo.site import SITE, Pace
-from curtaild.demo.stage import Stage
+from curtaild.core.events import LinkPhase
+from curtaild.demo.pace import Pace
+from curtaild.demo.site import SITE
+from curtaild.demo.stage import LOOK_EVERY_S, Stage
 from curtaild.demo.trace import StepMark
 from curtaild.grid.mqtt import ConnectionFailed
 from curtaild.grid.native import Topics
@@ -20,10 +22,6 @@ from curtaild_drivers.contract import Seconds, Watts
 
 ISSUER = "operator"
 PREFIX = "curtaild/v1"
-DEFAULT_S, SHORTEST_S, LONGEST_S = 96.0, 30.0, 3600.0
-"""In less than the shortest a step is over before a daemon that decides once a second can show what it does."""
-SPEED_AT_DEFAULT = 35.0
-"""Plant seconds per second: miners take minutes to wake, and each step is to settle."""
 GRACE_SHARE = 0.4
 RAMP_SHARE = 0.35
 FULL_SHARE = 1.08
@@ -41,26 +39,15 @@ class Step:
 
 
 STEPS: Sequence[Step] = (
-    Step("full", 5, FULL_SHARE),
+    Step("full", 6, FULL_SHARE),
     Step("60 %", 9, 0.6),
     Step("30 %", 9, 0.3),
     Step("0 %", 9, 0.0),
     Step("release", 18, None, has_ramp=True),
     Step("silence", 14, is_silent=True),
-    Step("back", 32, FULL_SHARE),
+    Step("back", 31, FULL_SHARE),
 )
 """The last is long: a stock Antminer put to sleep by "0 %" is believed asleep after a minute, and only then woken."""
-
-
-def pace(seconds: Seconds) -> Pace:
-    """What fits a play of so many seconds."""
-    scale = seconds / DEFAULT_S
-    return Pace(
-        speed=SPEED_AT_DEFAULT / scale,
-        heartbeat_s=min(1.0, scale),
-        heartbeat_timeout_s=max(2.0, round(4 * scale, 1)),
-        failsafe_hold_s=max(1.0, round(3 * scale, 1)),
-    )
 
 
 @dataclass(slots=True)
@@ -104,7 +91,8 @@ class Play:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._operator)
             stack.push_async_callback(self._fall_silent)
-            stack.push_async_callback(_end, asyncio.create_task(self._listen()))
+            for work in (self._listen(), self._watch_link()):
+                stack.push_async_callback(_end, asyncio.create_task(work))
             self._heart = asyncio.create_task(self._beat())
             await self._allocate("full", self._limit_w)
             self._stack = stack.pop_all()
@@ -192,16 +180,37 @@ class Play:
     async def _listen(self) -> None:
         async for ack in self._operator.acks():
             name = self._names.get(str(ack.get("id")))
-            if name is not None:
-                self._progress.say(f"site: {name}: {_answer(ack)}")
+            stage = str(ack.get("stage"))
+            if name is not None and stage in _STAGES:
+                self._progress.say(f"site: {name}: {_answer(ack, _STAGES[stage])}")
+
+    async def _watch_link(self) -> None:
+        """What the site tells nobody on the wire while the grid is silent."""
+        known: LinkPhase | None = None
+        while True:
+            status = self._stage.status
+            if status is not None and status.phase is not known:
+                if known is not None:
+                    self._progress.say(f"daemon: link {known.value} → {status.phase.value}: {status.phase_reason}")
+                known = status.phase
+            await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _answer(ack: Answer) -> str:
-    words = str(ack.get("stage"))
-    if isinstance(ack.get("metered_w"), (int, float)):
-        words += f", {watts(ack['metered_w'])} metered"
+_STAGES = {
+    "accepted": "accepted",
+    "rejected": "rejected",
+    "applying": "follows",
+    "reached": "reached",
+    "shortfall": "falls short",
+}
+"""Acks in plain words; that an allocation has ended says only that the next has begun."""
+
+
+def _answer(ack: Answer, words: str) -> str:
     if ack.get("reason"):
-        words += f" ({ack['reason']})"
+        words += f": {ack['reason']}"
+    if isinstance(ack.get("metered_w"), (int, float)):
+        words += f" ({watts(ack['metered_w'])} metered)"
     return words
 
 

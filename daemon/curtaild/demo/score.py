@@ -55,7 +55,7 @@ def score(mark: StepMark, samples: Sequence[Sample]) -> Score:
     held = [sample for sample in due if sample.at >= mark.holds_from]
     last = [sample for sample in due if sample.at >= mark.ends_at - END_S]
     if not held or not last:
-        raise ValueError(f"the step {mark.name!r} is shorter than its grace")
+        raise ValueError(f"the trace of the step {mark.name!r} breaks off before its end")
     end_w = sum(sample.site_w for sample in last) / len(last)
     keeps_to_w = mark.limit_w * (1 + NOISE_FRACTION)
     overshoot_w = max(0.0, *(sample.site_w - _ceiling_w(mark) for sample in held))

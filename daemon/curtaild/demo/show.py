@@ -9,8 +9,9 @@ from typing import Protocol
 
 from rich.console import Console
 
-from curtaild.demo import play, report
+from curtaild.demo import report
 from curtaild.demo.children import DemoFailed
+from curtaild.demo.pace import pace
 from curtaild.demo.play import Play, Progress
 from curtaild.demo.score import Verdict, score
 from curtaild.demo.stage import Stage, open_stage, raise_if_ended, start_daemon
@@ -46,9 +47,9 @@ async def run_demo(console: Console, screen: Screen, *, seconds: Seconds, device
 
 
 async def _perform(console: Console, screen: Screen, seconds: Seconds, devices: int, keep: bool) -> int:
-    pace = play.pace(seconds)
+    chosen = pace(seconds)
     progress = Progress(seconds)
-    async with open_stage(devices, pace, keep=keep) as (stage, parts), Play(stage, pace, progress) as operator:
+    async with open_stage(devices, chosen, keep=keep) as (stage, parts), Play(stage, chosen, progress) as operator:
         console.print(report.opening(stage), highlight=False)
         showing = asyncio.create_task(screen.show(stage, progress))
         try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from curtaild_drivers.contract import Seconds, Watts
+from curtaild.demo.pace import Pace
+from curtaild_drivers.contract import Watts
 from curtaild_emulator import MODELS, FarmPlan, FeederPlan, Firmware, FleetPlan, Ports
 from curtaild_emulator.plan import ModelName
 
@@ -31,16 +31,6 @@ _LAYOUTS = {ROOT: "sdm630", ROWS[0]: "pm5000", ROWS[1]: "sdm630"}
 _PRESETS = {"sdm630": "eastron-sdm630", "pm5000": "schneider-pm5xxx"}
 _PRIORITIES = {Firmware.ANTMINER: 60}
 """Stock Antminers restart for minutes at every change: they are shed last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """What in the site file must fit the play's length, in real seconds. `speed`: plant seconds per real second."""
-
-    speed: float
-    heartbeat_s: Seconds
-    heartbeat_timeout_s: Seconds
-    failsafe_hold_s: Seconds
 
 
 def farm_plan(devices: int, speed: float, network: int) -> FarmPlan:
@@ -107,13 +97,13 @@ def floor_w(plan: FarmPlan) -> Watts:
 
 def site_file(plan: FarmPlan, ports: Mapping[str, int], broker_port: int, listen: str, pace: Pace, ledger: Path) -> str:
     """The site file of `plan` as served on `ports`; written as an engineer would write it."""
-    demand = demand_w(plan)
+    plant = plan.plant()
     tables = [
         "# Written by `curtaild demo`: an emulated farm on this machine's loopback.",
         f"[site]\nname = {_quoted(SITE)}",
         f"""[grid]
 brokers = ["mqtt://127.0.0.1:{broker_port}"]
-failsafe_limit_w = {FAILSAFE_SHARE * demand:.0f}
+failsafe_limit_w = {FAILSAFE_SHARE * demand_w(plan):.0f}
 failsafe_hold_s = {pace.failsafe_hold_s:g}
 heartbeat_timeout_s = {pace.heartbeat_timeout_s:g}
 status_interval_s = 2""",
@@ -125,11 +115,11 @@ max_starts_per_s = {max(50, plan_size(plan) // 4)}""",
     ]
     for feeder in plan.feeders:
         parent = f"parent = {_quoted(feeder.parent)}\n" if feeder.parent else ""
-        share = RATING_OF_DEMAND if feeder.parent is None else 0.6 * RATING_OF_DEMAND
+        rating_w = RATING_OF_DEMAND * plant.true_feeder_power_w(feeder.id)
         tables.append(
             f"""[[feeder]]
 id = {_quoted(feeder.id)}
-{parent}rating_w = {share * demand:.0f}
+{parent}rating_w = {rating_w:.0f}
 auxiliary_w = {feeder.auxiliary_w:.0f}
 [feeder.meter]
 address = "{feeder.address}:{ports["modbus"]}"

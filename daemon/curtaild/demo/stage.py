@@ -18,6 +18,7 @@ from curtaild.cli.look import NoDaemon, fetch_status
 from curtaild.core.status import SiteStatus
 from curtaild.demo import site
 from curtaild.demo.children import Child, DemoFailed
+from curtaild.demo.pace import Pace
 from curtaild.demo.trace import Sample
 from curtaild_drivers.contract import RunState, Seconds, Watts
 
@@ -64,7 +65,7 @@ class _Parts:
 
 
 @asynccontextmanager
-async def open_stage(devices: int, pace: site.Pace, *, keep: bool) -> AsyncIterator[tuple[Stage, _Parts]]:
+async def open_stage(devices: int, pace: Pace, *, keep: bool) -> AsyncIterator[tuple[Stage, _Parts]]:
     """Everything but the daemon is there when the block begins. Raises `DemoFailed`, `OSError`."""
     async with AsyncExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="curtaild-demo-"))
