@@ -12,6 +12,7 @@ from typing import Any
 
 from curtaild_drivers.asic.antminer import Antminer
 from curtaild_drivers.asic.avalon import Avalon
+from curtaild_drivers.asic.braiins import Braiins
 from curtaild_drivers.asic.firmware import Access, Firmware, MakeFirmware
 from curtaild_drivers.asic.longtail import PyasicMiner
 from curtaild_drivers.asic.luxos import LuxOS
@@ -24,13 +25,20 @@ from curtaild_drivers.contract import BadReply, DriverError, Identity, Seconds, 
 OWN: Mapping[str, MakeFirmware] = {
     "antminer": Antminer,
     "avalon": Avalon,
+    "braiins": Braiins,
     "luxos": LuxOS,
     "vnish": VNish,
     "whatsminer-v2": WhatsminerV2,
     "whatsminer-v3": WhatsminerV3,
 }
 
-_BACKENDS = {"AntminerModern": "antminer", "AvalonMiner": "avalon", "LUXMiner": "luxos", "VNish": "vnish"}
+_BACKENDS = {
+    "AntminerModern": "antminer",
+    "AvalonMiner": "avalon",
+    "BOSer": "braiins",
+    "LUXMiner": "luxos",
+    "VNish": "vnish",
+}
 
 
 async def probed(access: Access, until: Seconds) -> Firmware:
