@@ -139,10 +139,42 @@ def _avalon(name: str, model: str, wire_name: str, rated_w: Watts, terahashes: f
     )
 
 
+def _bitaxe(name: str, model: str, terahashes_by_watts_at_mhz: Mapping[int, tuple[Watts, float]]) -> DeviceModel:
+    """One chip on a desk: a frequency, changed on the fly; seconds for everything."""
+    rated_w, terahashes = terahashes_by_watts_at_mhz[max(terahashes_by_watts_at_mhz)]
+    return DeviceModel(
+        name=name,
+        make="BitAxe",
+        model=model,
+        wire_name=model,
+        firmware=Firmware.AXEOS,
+        rated_w=rated_w,
+        rated_hs=terahashes * 1e12,
+        standby_w=1.0,
+        presets=tuple(Preset(str(mhz), w, rate * 1e12) for mhz, (w, rate) in terahashes_by_watts_at_mhz.items()),
+        fall_s=3.0,
+        trim_s=8.0,
+        boot_s=6.0,
+        boot_w=0.9,
+        warm_s=4.0,
+        warm_w=5.0,
+        climb_s=10.0,
+    )
+
+
 _S19_LADDER = {"285MHz": 0.47, "365MHz": 0.58, "445MHz": 0.70, "525MHz": 0.81, "605MHz": 0.92, "675MHz": 1.0}
 _S21_LADDER = {"250MHz": 0.45, "310MHz": 0.56, "370MHz": 0.68, "430MHz": 0.80, "465MHz": 0.90, "490MHz": 1.0}
 
 _VNISH_S19J_PRO = {1740: 65.0, 1850: 76.0, 2000: 80.0, 2300: 87.0, 2500: 92.0, 2700: 96.0, 2970: 100.0}
+
+_BM1370 = {
+    400: (13.8, 0.816),
+    490: (16.5, 1.0),
+    525: (17.5, 1.071),
+    550: (18.2, 1.122),
+    600: (19.7, 1.224),
+    625: (20.5, 1.275),
+}
 
 MODELS: Mapping[str, DeviceModel] = MappingProxyType(
     {
@@ -158,6 +190,7 @@ MODELS: Mapping[str, DeviceModel] = MappingProxyType(
             _luxos("luxos-s19", "S19", 3250.0, 95.0, _S19_LADDER),
             _luxos("luxos-s21", "S21", 3500.0, 200.0, _S21_LADDER),
             _avalon("avalon-a1566", "Avalon 1566", "AvalonMiner 15-194", 3420.0, 185.0),
+            _bitaxe("bitaxe-gamma", "Gamma", _BM1370),
             _vnish("vnish-s19j-pro", "S19j Pro", _VNISH_S19J_PRO),
         )
     }

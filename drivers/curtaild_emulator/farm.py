@@ -19,6 +19,7 @@ from curtaild_emulator.plan import FarmPlan, Passwords, Ports
 from curtaild_emulator.plant import Plant
 from curtaild_emulator.wires.antminer import AntminerUnit
 from curtaild_emulator.wires.avalon import AvalonUnit
+from curtaild_emulator.wires.axeos import AxeosUnit
 from curtaild_emulator.wires.cgminer import RpcExchange
 from curtaild_emulator.wires.exchange import Exchange
 from curtaild_emulator.wires.listening import NotPermitted, listen
@@ -38,6 +39,7 @@ _UNITS: Mapping[Firmware, type[Unit]] = MappingProxyType(
         Firmware.WHATSMINER_V3: WhatsminerV3Unit,
         Firmware.LUXOS: LuxosUnit,
         Firmware.AVALON: AvalonUnit,
+        Firmware.AXEOS: AxeosUnit,
         Firmware.VNISH: VnishUnit,
     }
 )
@@ -166,7 +168,7 @@ class EmulatedFarm:
 
 
 def _password(passwords: Passwords, firmware: Firmware) -> str:
-    """LuxOS and Avalons have none."""
+    """LuxOS, Avalons and Bitaxes have none."""
     known = {
         Firmware.ANTMINER: passwords.antminer,
         Firmware.WHATSMINER_V2: passwords.whatsminer_v2,

@@ -25,6 +25,7 @@ class Firmware(Enum):
     WHATSMINER_V3 = "whatsminer-v3"  # framed JSON on 4433
     LUXOS = "luxos"  # cgminer RPC with sessions and profiles
     AVALON = "avalon"  # Canaan's own: cgminer RPC in text, commands by ascset
+    AXEOS = "axeos"  # ESP-Miner: JSON over HTTP, frequencies
     VNISH = "vnish"  # JSON over HTTP with tokens and a ladder of tuned presets
 
 
@@ -70,7 +71,6 @@ class DeviceModel:
     limit_is_percent: bool = False
     preset_restarts: bool = False
     limit_restarts: bool = True
-    stops: bool = True
     measures_power: bool = True
     born_with: frozenset[Fault] = frozenset()
 
@@ -95,7 +95,7 @@ class DeviceModel:
 
     def operating_points(self) -> OperatingPoints:
         """What the firmware offers, at the model's nominal figures."""
-        points = [OperatingPoint(OFF, self.standby_w, 0.0)] if self.stops else []
+        points = [OperatingPoint(OFF, self.standby_w, 0.0)]
         if self.lowest_limit_w is None:
             points += [OperatingPoint(p.key, p.draw_w, self.rate_hs(p.draw_w)) for p in self.presets]
             return OperatingPoints(tuple(points))
@@ -111,7 +111,7 @@ class DeviceModel:
         return Capabilities(
             measures_power=self.measures_power,
             throttles=True,
-            stops=self.stops,
+            stops=True,
             settle_down_s=restart_s if self.preset_restarts else max(self.fall_s, self.trim_s),
             settle_up_s=restart_s,
         )

@@ -28,6 +28,7 @@ ModelName = Literal[
     "luxos-s19",
     "luxos-s21",
     "avalon-a1566",
+    "bitaxe-gamma",
     "vnish-s19j-pro",
 ]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]

@@ -36,7 +36,7 @@ from curtaild_emulator.models import LIMIT, DeviceModel, Firmware
 from curtaild_emulator.noise import Noise
 
 _STALE_REFRESH_S = 60.0
-_COMMANDED_BY_HTTP = frozenset({Firmware.ANTMINER, Firmware.VNISH})
+_COMMANDED_BY_HTTP = frozenset({Firmware.ANTMINER, Firmware.VNISH, Firmware.AXEOS})
 _SILENT = (Fault.HANG, Fault.OFFLINE_SILENT, Fault.REFUSE_CONNECTION)
 
 
@@ -291,10 +291,9 @@ class Plant:
     @staticmethod
     def _offers(miner: Miner, point: OperatingPoint) -> None:
         model = miner.model
-        if point.is_off:
-            offered = model.stops
-        else:
-            offered = model.preset_w(point.key) is not None if model.lowest_limit_w is None else point.key == LIMIT
+        offered = point.is_off or (
+            model.preset_w(point.key) is not None if model.lowest_limit_w is None else point.key == LIMIT
+        )
         if not offered or not math.isfinite(point.draw_w) or point.draw_w < 0:
             raise Unsupported(f"{miner.id}: {model.name} has no operating point {point.key!r} at {point.draw_w} W")
 

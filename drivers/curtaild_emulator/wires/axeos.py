@@ -1,0 +1,127 @@
+"""AxeOS, the firmware of Bitaxes: JSON over HTTP without a password, a frequency instead of a power limit.
+
+Paths and fields are those of ESP-Miner's own API. Settings it does not know are ignored, as the real one does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from curtaild_emulator.faults import Fault
+from curtaild_emulator.wires.unit import Answer, Effect, HttpRequest, Unit, Wire
+from curtaild_emulator.wires.web import page, reply, reply_json
+
+_ASIC = "BM1370"
+_SMALL_CORES = 2040
+_CORE_MV = 1150
+_INPUT_MV = 5000.0
+_VERSION = "v2.13.1"
+_DEFAULT_MHZ = 525
+
+
+class AxeosUnit(Unit):
+    """A Bitaxe."""
+
+    speaks = frozenset({Wire.HTTP})
+
+    __slots__ = ()
+
+    def http(self, request: HttpRequest) -> Answer | None:
+        asked = (request.method, request.path)
+        if asked == ("GET", "/"):
+            return reply(request, 200, page("AxeOS"))
+        if asked == ("GET", "/api/system/info"):
+            return reply_json(request, self._info())
+        if asked == ("GET", "/api/system/asic"):
+            return reply_json(request, self._asic())
+        if asked == ("PATCH", "/api/system"):
+            return self._patch(request)
+        if asked == ("POST", "/api/system/pause"):
+            self.miner.sleep(self.now())
+            return reply_json(request, {"message": "Mining paused"}, effect=Effect.STOP)
+        if asked == ("POST", "/api/system/resume"):
+            self.miner.wake(self.now())
+            return reply_json(request, {"message": "Mining resumed"}, effect=Effect.COMMAND)
+        if asked == ("POST", "/api/system/restart"):
+            self.miner.reboot(self.now())
+            return reply_json(request, {"message": "System will restart shortly."}, effect=Effect.COMMAND)
+        return reply(request, 404, page("404"))
+
+    def _patch(self, request: HttpRequest) -> Answer:
+        said = request.json()
+        if said is None:
+            return reply(request, 400, b"Wrong API input")
+        frequency = said.get("frequency", int(self.miner.setting.preset))
+        whole = not isinstance(frequency, bool) and isinstance(frequency, (int, float)) and math.isfinite(frequency)
+        if not whole or self.miner.model.preset_w(str(int(frequency))) is None:
+            return reply(request, 400, b"Wrong API input")
+        if str(int(frequency)) != self.miner.setting.preset:
+            self.miner.set_preset(str(int(frequency)), self.now())
+        return reply(request, 200, effect=Effect.COMMAND)
+
+    def _asic(self) -> dict[str, Any]:
+        return {
+            "ASICModel": _ASIC,
+            "deviceModel": self.miner.model.model,
+            "swarmColor": "green",
+            "asicCount": 1,
+            "defaultFrequency": _DEFAULT_MHZ,
+            "frequencyOptions": [int(preset.key) for preset in self.miner.model.presets],
+            "defaultVoltage": _CORE_MV,
+            "voltageOptions": [1000, 1060, 1100, 1150, 1200, 1250],
+        }
+
+    def _info(self) -> dict[str, Any]:
+        if self.summary_is_empty:
+            return {}
+        miner = self.miner
+        watts = math.nan if miner.has(Fault.NAN_POWER) else round(miner.measured_w(), 2)
+        rate_ghs = round(miner.measured_hs() / 1e9, 2)
+        megahertz = int(miner.setting.preset)
+        host, _, port = self.pools[0].url.removeprefix("stratum+tcp://").partition(":")
+        told: dict[str, Any] = {
+            "power": watts,
+            "voltage": _INPUT_MV,
+            "current": round(watts / _INPUT_MV * 1e6, 1),
+            "temp": 58.3,
+            "vrTemp": 61,
+            "maxPower": 40,
+            "nominalVoltage": 5,
+            "hashRate": rate_ghs,
+            "hashRate_1m": rate_ghs,
+            "expectedHashrate": _SMALL_CORES * megahertz / 1000,
+            "bestDiff": 1234,
+            "isPSRAMAvailable": 1,
+            "freeHeap": 200_000,
+            "coreVoltage": _CORE_MV,
+            "coreVoltageActual": _CORE_MV - 6,
+            "frequency": megahertz,
+            "actualFrequency": 0 if self.is_asleep else megahertz,
+            "miningPaused": miner.setting.asleep,
+            "ssid": "farm",
+            "macAddr": self.mac.upper(),
+            "hostname": "bitaxe",
+            "ipv4": self.address,
+            "wifiStatus": "Connected!",
+            "sharesAccepted": 120,
+            "sharesRejected": 1,
+            "uptimeSeconds": self.elapsed_s,
+            "smallCoreCount": _SMALL_CORES,
+            "ASICModel": _ASIC,
+            "asicCount": 1,
+            "stratumURL": host,
+            "stratumPort": int(port or 0),
+            "stratumUser": self.pools[0].user,
+            "version": _VERSION,
+            "axeOSVersion": _VERSION,
+            "boardVersion": "602",
+            "overheat_mode": 0,
+            "autofanspeed": 1,
+            "fanspeed": 0 if self.is_asleep else 72,
+            "fanrpm": 0 if self.is_asleep else 4800,
+        }
+        if self.keys_have_vanished:
+            for key in ("power", "current", "frequency", "miningPaused"):
+                del told[key]
+        return told

@@ -1,0 +1,87 @@
+"""A Bitaxe's API: its frequency, its pause, its faults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from curtaild_emulator import EmulatedFarm, Fault
+from emulator.asking import farm_of, only, settle
+
+
+class Web:
+    """A browser."""
+
+    def __init__(self, farm: EmulatedFarm, client: aiohttp.ClientSession) -> None:
+        self.farm = farm
+        self._client = client
+        self._base = f"http://{farm.addresses[only(farm)]}:{farm.ports.http}"
+
+    async def get(self, path: str) -> Any:
+        async with self._client.get(self._base + path) as reply:
+            assert reply.status == 200
+            return await reply.json()
+
+    async def send(self, method: str, path: str, body: object = None) -> int:
+        async with self._client.request(method, self._base + path, json=body) as reply:
+            return reply.status
+
+    async def info(self) -> Any:
+        return await self.get("/api/system/info")
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[Web]:
+    async with farm_of("bitaxe-gamma") as farm, aiohttp.ClientSession() as client:
+        yield Web(farm, client)
+
+
+async def test_frequencies_are_read_from_it_and_followed(web: Web) -> None:
+    told = await web.get("/api/system/asic")
+    assert told["frequencyOptions"] == [400, 490, 525, 550, 600, 625]
+    assert await web.send("PATCH", "/api/system", {"frequency": 490, "hostname": "ignored"}) == 200
+    assert settle(web.farm) == pytest.approx(16.5, rel=0.07)
+    info = await web.info()
+    assert info["frequency"] == 490
+    assert info["power"] == pytest.approx(web.farm.true_power_w(only(web.farm)), rel=0.05)
+    assert info["hashRate"] == pytest.approx(1_000.0, rel=0.05)
+
+
+@pytest.mark.parametrize("body", [{"frequency": 5_000}, {"frequency": "490"}, {"frequency": True}, [], "x"])
+async def test_nonsense_changes_nothing(web: Web, body: object) -> None:
+    assert await web.send("PATCH", "/api/system", body) == 400
+    assert (await web.info())["frequency"] == 625
+    assert web.farm.plant.miner(only(web.farm)).is_settled
+
+
+async def test_pause_and_resume(web: Web) -> None:
+    before_w = web.farm.true_power_w(only(web.farm))
+    assert await web.send("POST", "/api/system/pause") == 200
+    assert settle(web.farm) == 1.0
+    assert ((await web.info())["miningPaused"], (await web.info())["hashRate"]) == (True, 0.0)
+    assert await web.send("POST", "/api/system/resume") == 200
+    assert settle(web.farm) == pytest.approx(before_w)
+    assert await web.send("POST", "/api/system/restart") == 200
+    assert web.farm.plant.miner(only(web.farm)).is_booting
+
+
+async def test_faults_show(web: Web) -> None:
+    name = only(web.farm)
+    web.farm.set_fault(name, Fault.NAN_POWER)
+    assert math.isnan((await web.info())["power"])
+    web.farm.set_fault(name, Fault.KEYS_VANISH_AFTER_SLEEP)
+    await web.send("POST", "/api/system/pause")
+    assert "power" not in await web.info()
+    web.farm.set_fault(name, Fault.EMPTY_SUMMARY_ASLEEP)
+    assert await web.info() == {}
+    web.farm.set_fault(name, Fault.HTTP_500)
+    assert await web.send("POST", "/api/system/resume") == 500
+
+
+async def test_there_is_nothing_else(web: Web) -> None:
+    assert await web.send("GET", "/kaonsu/v1/brief") == 404
+    assert await web.send("GET", "/api/system/pause") == 404
