@@ -55,7 +55,6 @@ class _Link(BaseModel):
     last_seq: dict[str, int]
     schedule_seq: dict[str, int]
     known_ids: list[tuple[str, int]]
-    root_was_governed: bool
     hold_until: UnixSeconds | None
 
 
@@ -71,7 +70,6 @@ def link_document(memory: LinkMemory, clock: Clock) -> str:
         last_seq={str(issuer): seq for issuer, seq in memory.last_seq.items()},
         schedule_seq={str(issuer): seq for issuer, seq in memory.schedule_seq.items()},
         known_ids=[(str(name), seq) for name, seq in memory.known_ids.items()],
-        root_was_governed=memory.root_was_governed,
         hold_until=to_unix(clock, memory.hold_until) if memory.hold_until is not None else None,
     ).model_dump_json()
 
@@ -89,7 +87,6 @@ def link_memory(documents: Mapping[str, str], clock: Clock) -> LinkMemory | None
             last_seq={Issuer(issuer): seq for issuer, seq in kept.last_seq.items()},
             schedule_seq={Issuer(issuer): seq for issuer, seq in kept.schedule_seq.items()},
             known_ids=OrderedDict((AllocationId(name), seq) for name, seq in kept.known_ids),
-            root_was_governed=kept.root_was_governed,
             hold_until=to_monotonic(clock, kept.hold_until) if kept.hold_until is not None else None,
         )
     except ValueError as error:

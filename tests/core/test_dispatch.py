@@ -32,9 +32,10 @@ from curtaild.core.dispatch import Room, give_back, may_rise, restore_after, she
 from curtaild.core.events import Condition, DeficitChanged
 from curtaild.core.feeders import FeederSpec, FeederTree
 from curtaild.core.policy import Policy
-from curtaild_drivers.contract import FeederId, OperatingPoint, OperatingPoints, Watts
+from curtaild_drivers.contract import FeederId, OperatingPoint, OperatingPoints, Seconds, Watts
 
 NOW = 10_000.0
+AT_ONCE = Policy(restart_jitter_s=0.0)
 
 
 def on(name: str, **spec: Any) -> Device:
@@ -304,7 +305,7 @@ def test_on_any_site_no_raise_overfills_a_feeder_and_no_worthwhile_one_is_left(
 ) -> None:
     devices, free_w = site
     tree = two_rows()
-    candidates = [device for device in devices if may_rise(device, NOW)]
+    candidates = [device for device in devices if may_rise(device, NOW, NOW, AT_ONCE)]
     moves = raises(candidates, dict(free_w), tree)
     left_w = dict(free_w)
     for device in devices:
@@ -352,8 +353,8 @@ def test_only_a_read_settled_and_obedient_miner_may_rise() -> None:
             setattr(device, name, value)
         return device
 
-    assert may_rise(case(), NOW)
-    assert not may_rise(on("a"), NOW)  # nowhere to go
+    assert may_rise(case(), NOW, NOW, AT_ONCE)
+    assert not may_rise(on("a"), NOW, NOW, AT_ONCE)  # nowhere to go
     for change in (
         {"setpoint": None},
         {"draw_w": None},
@@ -364,21 +365,32 @@ def test_only_a_read_settled_and_obedient_miner_may_rise() -> None:
         {"conditions": {Condition.AUTH_FAILED}},
         {"conditions": {Condition.BAD_REPLY}},
     ):
-        assert not may_rise(case(**change), NOW), change
-    assert may_rise(case(conditions={Condition.REFUSED}), NOW)  # its back-off is over: it is tried again
+        assert not may_rise(case(**change), NOW, NOW, AT_ONCE), change
+    assert may_rise(case(conditions={Condition.REFUSED}), NOW, NOW, AT_ONCE)  # its back-off is over: it is tried again
 
 
-def test_min_off_and_jitter_part_equal_miners_and_repeat_exactly() -> None:
+def test_min_off_counts_from_the_stop() -> None:
+    device = off("a", min_off_s=60.0)
+    assert restore_after(device, point_of(SWITCH, "off"), NOW) == NOW + 60.0
+    assert restore_after(device, point_of(MODES, "low"), NOW) == NOW  # not stopped: min-off is not asked of it
+
+
+def test_equal_miners_start_one_after_the_other_once_there_is_room_and_repeat_exactly() -> None:
     policy = Policy(restart_jitter_s=10.0)
-    devices = [off(f"m{index}", min_off_s=60.0) for index in range(200)]
-    moments = [restore_after(device, point_of(SWITCH, "off"), NOW, policy) for device in devices]
-    assert all(NOW + 60.0 <= moment < NOW + 70.0 for moment in moments)
-    assert len({round(moment) for moment in moments}) == 11  # spread over the whole range
-    assert moments == [restore_after(device, point_of(SWITCH, "off"), NOW, policy) for device in devices]
+    devices = [off(f"m{index}") for index in range(200)]
+
+    def started(after_s: Seconds) -> list[bool]:
+        return [may_rise(device, NOW + after_s, NOW, policy) for device in devices]
+
+    by_second = [sum(started(float(second))) for second in range(11)]
+    assert by_second[0] == 0
+    assert by_second[10] == 200
+    gains = [later - earlier for earlier, later in pairwise(by_second)]
+    assert all(5 <= gain <= 40 for gain in gains), gains  # spread over the whole range
+    assert started(5.0) == started(5.0)
+    turn = next(second / 10 for second in range(101) if may_rise(devices[0], NOW + second / 10, NOW, policy))
     devices[0].sheds += 1
-    assert restore_after(devices[0], point_of(SWITCH, "off"), NOW, policy) != moments[0]
-    lowered = restore_after(devices[0], point_of(MODES, "low"), NOW, policy)
-    assert NOW <= lowered < NOW + 10.0  # not stopped: min-off is not asked of it
+    assert turn != next(second / 10 for second in range(101) if may_rise(devices[0], NOW + second / 10, NOW, policy))
 
 
 # ---- the same, as the site lives it ---------------------------------------------------------------

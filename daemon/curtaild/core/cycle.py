@@ -138,6 +138,7 @@ class Site:
         self._hang_up()
         self.actuations_issued = 0
         self._starts_owed = 0.0
+        self._room_since: Seconds | None = None
         for intent in intents:
             self._resume(intent, now)
 
@@ -356,16 +357,21 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
     elapsed_s = max(0.0, now - site.stepped_at)
     per_s = site.policy.max_starts_per_s
     site._starts_owed = min(max(1.0, per_s), site._starts_owed + elapsed_s * per_s)
-    if not moves and room.free_w[site.tree.root] > site.policy.dead_band_w(site.limit_w(site.tree.root)):
-        candidates = [device for device in site.devices.values() if dispatch.may_rise(device, now)]
+    if room.free_w[site.tree.root] <= site.policy.dead_band_w(site.limit_w(site.tree.root)):
+        site._room_since = None
+    elif site._room_since is None:
+        site._room_since = now
+    if not moves and site._room_since is not None:
+        since, policy = site._room_since, site.policy
+        candidates = [device for device in site.devices.values() if dispatch.may_rise(device, now, since, policy)]
         moves = dispatch.give_back(candidates, site.tree, room, site.policy, math.floor(site._starts_owed))
         site._starts_owed -= len(moves)
     commands: list[Command] = []
     events: list[Event] = []
     for move in moves:
-        command, event = _issue(site, move, now)
+        command, issued = _issue(site, move, now)
         commands.append(command)
-        events.append(event)
+        events += issued
     commands.sort(key=lambda command: (command.is_raise, -command.shed_w))
     return commands, events + deficits
 
@@ -403,9 +409,12 @@ def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> l
     return events
 
 
-def _issue(site: Site, move: dispatch.Move, now: Seconds) -> tuple[Command, Event]:
+def _issue(site: Site, move: dispatch.Move, now: Seconds) -> tuple[Command, list[Event]]:
     device = site.devices[move.device]
     earlier = device.actuation
+    events: list[Event] = []
+    if earlier is not None:
+        events.append(reserve.changed(device, earlier, ActuationStage.CANCELLED, now, "replaced by a newer command"))
     source = site.limits[site.tree.root][1]
     for feeder in site.tree.paths[device.spec.feeder]:
         if move.rule.startswith(f"{feeder} "):
@@ -424,10 +433,10 @@ def _issue(site: Site, move: dispatch.Move, now: Seconds) -> tuple[Command, Even
     device.recent_w = ()
     if not move.is_raise:
         device.sheds += 1
-        device.restore_after = dispatch.restore_after(device, move.target, now, site.policy)
-    event = reserve.changed(device, device.actuation, ActuationStage.ISSUED, now, "")
+        device.restore_after = dispatch.restore_after(device, move.target, now)
+    events.append(reserve.changed(device, device.actuation, ActuationStage.ISSUED, now, ""))
     shed_w = device.planned_w - device.upper_w(move.target)
-    return Command(device.actuation.id, move.device, move.target, move.is_raise, shed_w), event
+    return Command(device.actuation.id, move.device, move.target, move.is_raise, shed_w), events
 
 
 # ---- what is told ---------------------------------------------------------------------------------

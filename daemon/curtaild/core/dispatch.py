@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from curtaild.core import hull
 from curtaild.core.device import Device, point_at
-from curtaild.core.events import Condition
+from curtaild.core.events import ActuationStage, Condition
 from curtaild.core.feeders import FeederTree
 from curtaild.core.policy import Policy
 from curtaild_drivers.contract import DeviceId, FeederId, OperatingPoint, Seconds, Watts
 
+UNREADABLE = frozenset({Condition.UNREACHABLE, Condition.AUTH_FAILED, Condition.BAD_REPLY, Condition.STALE})
 SMALLEST_RAISE = 0.05  # of rated draw: what is less is not worth a command
 
 
@@ -75,7 +76,10 @@ def shed(
             pool = [
                 device
                 for device in below
-                if device.is_trusted is counted_on and now >= device.fixed_until and not _is_falling_unproven(device)
+                if device.is_trusted is counted_on
+                and now >= device.fixed_until
+                and not _awaits_read_back(device)
+                and not _is_falling_unproven(device)
             ]
             _shed_from(pool, feeder, tree, over_w, targets, now, counted_on)
             if over_w[feeder] <= 0:
@@ -88,6 +92,14 @@ def shed(
 
 def _members(tree: FeederTree, feeder: FeederId) -> Iterable[FeederId]:
     return (member for member, path in tree.paths.items() if feeder in path)
+
+
+def _awaits_read_back(device: Device) -> bool:
+    """A write of unknown outcome is read back before anything is sent again, unless the device cannot be read."""
+    actuation, reading = device.actuation, device.reading
+    if actuation is None or actuation.stage is not ActuationStage.OUTCOME_UNKNOWN or device.conditions & UNREADABLE:
+        return False
+    return reading is None or actuation.answered_at is None or reading.taken_at < actuation.answered_at
 
 
 def _is_falling_unproven(device: Device) -> bool:
@@ -221,23 +233,29 @@ def _push_upper(
     heapq.heappush(heap, ((-priority, -per_watt), -device.slept_s, order, device, upper))
 
 
-def may_rise(device: Device, now: Seconds) -> bool:
-    """Restore is earned: read, settled, known, past min-off and jitter, and not in disgrace."""
+def may_rise(device: Device, now: Seconds, room_since: Seconds, policy: Policy) -> bool:
+    """Restore is earned: read, settled, known, past min-off, not in disgrace, and its turn since there is room."""
+    setpoint, points = device.setpoint, device.spec.points
     return (
         device.actuation is None
-        and device.setpoint is not None
-        and device.spec.points is not None
+        and setpoint is not None
+        and points is not None
         and now >= device.fixed_until
         and now >= device.restore_after
         and device.draw_w is not None
-        and not device.conditions & {Condition.UNREACHABLE, Condition.AUTH_FAILED, Condition.BAD_REPLY, Condition.STALE}
-        and device.setpoint.draw_w < device.spec.points.highest.draw_w
+        and not device.conditions & UNREADABLE
+        and setpoint.draw_w < points.highest.draw_w
+        and (not setpoint.is_off or now >= room_since + _jitter_s(device, policy))
     )
 
 
-def restore_after(device: Device, target: OperatingPoint, now: Seconds, policy: Policy) -> Seconds:
-    """When a device shed now may rise again at the earliest; jitter is drawn from its name and count, so that equal
-    devices part and the same history gives the same answer."""
+def _jitter_s(device: Device, policy: Policy) -> Seconds:
+    """How long a start waits for its turn: drawn from name and count, so that equal devices part, and the same history
+    gives the same answer."""
     digest = hashlib.blake2b(f"{device.spec.id}/{device.sheds}".encode(), digest_size=8).digest()
-    jitter_s = int.from_bytes(digest, "big") / 2**64 * policy.restart_jitter_s
-    return now + jitter_s + (device.spec.min_off_s if target.is_off else 0.0)
+    return int.from_bytes(digest, "big") / 2**64 * policy.restart_jitter_s
+
+
+def restore_after(device: Device, target: OperatingPoint, now: Seconds) -> Seconds:
+    """When a device shed now may rise again at the earliest."""
+    return now + (device.spec.min_off_s if target.is_off else 0.0)

@@ -44,7 +44,7 @@ class ActuationStage(Enum):
     REFUSED = "refused"
     DIVERGED = "diverged"
     OUTCOME_UNKNOWN = "outcome_unknown"
-    CANCELLED = "cancelled"  # replaced before it was sent
+    CANCELLED = "cancelled"  # replaced by a newer command, sent or not
 
 
 class Condition(Enum):

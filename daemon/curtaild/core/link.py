@@ -57,7 +57,6 @@ class LinkMemory:
     last_seq: dict[Issuer, int] = field(default_factory=dict)
     schedule_seq: dict[Issuer, int] = field(default_factory=dict)
     known_ids: OrderedDict[AllocationId, int] = field(default_factory=OrderedDict)
-    root_was_governed: bool = False
     hold_until: Seconds | None = None
 
 
@@ -131,7 +130,6 @@ class Link:
         memory.known_ids[allocation.id] = allocation.seq
         while len(memory.known_ids) > MOST_REMEMBERED:
             memory.known_ids.popitem(last=False)
-        memory.root_was_governed |= allocation.feeder == self.policy.root
         self._allocation_is_fresh = True
         return [AllocationTaken(now, allocation, scheduled), _ack(AckStage.ACCEPTED, allocation, now)]
 
@@ -192,10 +190,9 @@ class Link:
         events = self._tidy(now)
         before = self.phase
         reason = self._next_phase(now)
-        if reason is not None:
+        if reason is not None:  # also where the fail-safe begins anew: its hold must be remembered
             self.phase_reason = reason
-        if self.phase is not before:
-            events.append(LinkChanged(now, before, self.phase, self.phase_reason))
+            events.append(LinkChanged(now, before, self.phase, reason))
         return events
 
     def _next_phase(self, now: Seconds) -> str | None:
@@ -238,10 +235,9 @@ class Link:
         return "the grid's allocation holds" if limited else "the grid released the site"
 
     def _is_covered(self, now: Seconds) -> bool:
-        """Whether an allocation speaks for now. A site whose root was ever governed never falls back to "no word about
-        the root": that would be a drift to unlimited by itself."""
-        covering = [held.feeder for held in self.memory.allocations if held.covers(now)]
-        return self.policy.root in covering if self.memory.root_was_governed else bool(covering)
+        """Whether an allocation for the root speaks for now. One for a row alone says nothing of the site: to leave the
+        fail-safe on it would be a drift to unlimited."""
+        return any(held.feeder == self.policy.root and held.covers(now) for held in self.memory.allocations)
 
     def _tidy(self, now: Seconds) -> list[Event]:
         """Forget what is over; worth looking only when something was taken, begins or ends."""
