@@ -20,6 +20,8 @@ FIRMWARES = {
     "whatsminer-v2": "whatsminer-m50",
     "whatsminer-v3": "whatsminer-m60",
     "luxos": "luxos-s21",
+    "vnish": "vnish-s19j-pro",
+    "avalon": "avalon-a1566",
 }
 _ID = "under-test"
 _ADDRESS = "127.0.32.1"

@@ -27,8 +27,8 @@ from curtaild_drivers.registry import OpenContext
 from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, Server, patience, text_rpc
 
 OFF = OperatingPoint("off", 20, 0.0)
-ECO = OperatingPoint("eco", 837, 54e12)
-SUPER = OperatingPoint("super", 1674, 90e12)
+LOW = OperatingPoint("low", 837, 54e12)
+HIGH = OperatingPoint("high", 1674, 90e12)
 OK = "STATUS=S,When={when},Code=119,Msg=ASC 0 set OK,Description=cgminer 4.11.1|"
 INFO = "STATUS=I,When={when},Code=118,Msg=ASC 0 set info: {said},Description=cgminer 4.11.1|"
 NO = "STATUS=E,When={when},Code=120,Msg=ASC 0 set failed: {said},Description=cgminer 4.11.1|"
@@ -42,6 +42,7 @@ class Miner:
     ghs: str = "90123.45"
     supply: str = "PS[0 1216 2411 53 1298 2412 1391]"
     mode: int = 2
+    lever: str = "workmode"
     elapsed: int = 9_000
     ahead_s: float = 0.0
     verdict: Answer | None = None
@@ -68,9 +69,11 @@ class Miner:
         return (status + told).encode() + b"\0"
 
     def _carry_out(self, what: str) -> str:
-        if what.startswith("workmode,set,"):
+        if what.startswith(f"{self.lever},set,"):
             self.mode = int(what[-1])
             return OK.format(when=self.now())
+        if not what.startswith("soft"):
+            return NO.format(when=self.now(), said="Unknown option")
         due = int(what.rpartition(":")[2])
         if not self.now() <= due <= self.now() + 60:
             return NO.format(when=self.now(), said="time")
@@ -83,8 +86,12 @@ class Miner:
         return (
             f"Ver[Q-25052801] NETFAIL[0 0 0] {work} Elapsed[{self.elapsed}]BOOTBY[0x01] TMax[65] {self.supply} "
             f"GHSspd[{self.ghs}] GHSmm[90000.00] GHSavg[89000.00] MGHS[30000.00 30000.00 29000.00] "
-            f"SoftOFF[0] WORKMODE[{self.mode}] WORKLEVEL[0] MPO[1600]"
+            f"SoftOFF[0] {self.level()} MPO[1600]"
         )
+
+    def level(self) -> str:
+        home, rack = f"WORKMODE[{self.mode}] WORKLEVEL[0]", f"WORKLEVEL[{self.mode}]"
+        return {"workmode": home, "worklevel": rack}.get(self.lever, "")
 
 
 @asynccontextmanager
@@ -103,7 +110,7 @@ async def running(miner: Miner, piece: int = 1 << 20, **settings: Any) -> AsyncI
 async def test_a_reading_is_one_command_in_text() -> None:
     async with running(miner := Miner(), piece=17) as device:
         reading = await device.read()
-    assert (reading.state, reading.power_w, reading.point_key) == (RunState.RUNNING, 1391.0, "super")
+    assert (reading.state, reading.power_w, reading.point_key) == (RunState.RUNNING, 1391.0, "high")
     assert (reading.rate, reading.temperature_c) == (90123.45e9, 65.0)
     assert miner.wire.asked == ["estats"]
 
@@ -134,7 +141,7 @@ async def test_old_firmware_says_the_hashrate_by_board_only() -> None:
 async def test_points_are_off_and_the_three_modes() -> None:
     async with running(Miner()) as device:
         points = await device.operating_points()
-    assert [point.key for point in points.points] == ["off", "eco", "standard", "super"]
+    assert [point.key for point in points.points] == ["off", "low", "normal", "high"]
     assert points.highest.draw_w == 1674
 
 
@@ -157,25 +164,41 @@ async def test_a_warm_stop_is_one_command() -> None:
 async def test_it_wakes_as_it_slept_and_another_mode_is_chosen_before() -> None:
     async with running(miner := Miner()) as device:
         await device.apply(OFF)
-        await device.apply(SUPER)
+        await device.apply(HIGH)
         assert miner.obeyed == ["softoff,1", "softon,1"]
         assert (await device.read()).state is RunState.STARTING
         await device.apply(OFF)
-        await device.apply(ECO)
+        await device.apply(LOW)
     assert miner.obeyed[2:] == ["softoff,1", "workmode,set,0", "softon,1"]
     assert miner.mode == 0
 
 
+async def test_the_rack_series_has_levels_where_the_home_series_has_modes() -> None:
+    async with running(miner := Miner(lever="worklevel")) as device:
+        assert (await device.read()).point_key == "high"
+        assert await device.apply(LOW) is Outcome.ACKNOWLEDGED
+        points = await device.operating_points()
+    assert miner.obeyed == ["worklevel,set,0"]
+    assert points.points[1].draw_w == pytest.approx(0.7 * 1674)
+
+
+async def test_one_that_says_no_level_is_told_none() -> None:
+    async with running(miner := Miner(lever="")) as device:
+        with pytest.raises(Refused, match="neither its work mode"):
+            await device.apply(LOW)
+    assert miner.obeyed == []
+
+
 async def test_what_is_there_already_is_not_written() -> None:
     async with running(miner := Miner()) as device:
-        assert await device.apply(SUPER) is Outcome.ALREADY_THERE
+        assert await device.apply(HIGH) is Outcome.ALREADY_THERE
     assert miner.obeyed == []
 
 
 async def test_a_point_it_does_not_have_is_never_sent() -> None:
     async with running(miner := Miner()) as device:
         with pytest.raises(Unsupported):
-            await device.apply(OperatingPoint("limit", 1200, 1.0))
+            await device.apply(OperatingPoint("eco", 1200, 1.0))
     assert miner.wire.asked == []
 
 

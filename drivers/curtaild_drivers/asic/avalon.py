@@ -1,5 +1,5 @@
-"""Avalon (port 4028): cgminer's API as text, since it ignores commands sent as JSON. Three work modes, and a soft stop
-that is due at a moment of the miner's own clock. Sources: Canaan's avalon10-docs and its page on the Avalon Q.
+"""Avalon (port 4028): cgminer's API as text, since it ignores commands sent as JSON. Three levels, and a soft stop that
+is due at a moment of the miner's own clock. Sources: Canaan's avalon10-docs and its page on the Avalon Q.
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ from curtaild_drivers.contract import (
     Watts,
 )
 
-MODES = ("eco", "standard", "super")
-"""The work modes by their numbers 0 to 2."""
-_SHARES = ((0.50, 0.60), (0.84, 0.90), (1.0, 1.0))
-"""Each mode's draw and hashrate as shares of the highest mode's; measured on an Avalon Q (R), learned per unit."""
+LEVELS = ("low", "normal", "high")
+"""The levels by their numbers 0 to 2."""
+_LEVERS = {
+    "workmode": ("WORKMODE", ((0.50, 0.60), (0.84, 0.90), (1.0, 1.0))),
+    "worklevel": ("WORKLEVEL", ((0.70, 0.76), (0.85, 0.89), (1.0, 1.0))),
+}
+"""What sets the level, by the option's name: the field that says it, and each level's draw and hashrate as shares of
+the highest one's. The home series has work modes (and an idle WORKLEVEL beside them; measured on an Avalon Q), the
+rack series work levels (assumed); the daemon learns the truth."""
 _SLEEP_W: Watts = 20.0
 _SUPPLY_EFFICIENCY = 0.95
 """Older firmware gives the supply's output only; assumed."""
@@ -49,7 +54,8 @@ class Avalon:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._mode: str | None = None
+        self._lever: str | None = None
+        self._level: str | None = None
         self._is_asleep: bool | None = None
         self._clock_ahead_s: float | None = None
         self._writes = 0
@@ -72,17 +78,17 @@ class Avalon:
         stats = await self._ask("estats", until)
         work = (_field(stats, "SYSTEMSTATU") or "").partition(",")[0].removeprefix("Work:").strip().lower()
         rate = _rate(stats, work)
-        mode = _mode(_field(stats, "WORKMODE"))
+        self._lever = next((lever for lever, (key, _) in _LEVERS.items() if _field(stats, key)), self._lever)
+        level = _level(_field(stats, _LEVERS[self._lever][0])) if self._lever else None
         if writes == self._writes:
             self._is_asleep = work == "in idle" if work else None
-            self._mode = mode
-        is_asleep = work == "in idle" and not rate
+            self._level = level
         return Reading(
             taken_at,
             _state(work, rate, number(_field(stats, "Elapsed"))),
             power_w=_power_w(stats),
             rate=rate,
-            point_key=OFF if is_asleep else mode,
+            point_key=OFF if work == "in idle" else level,
             temperature_c=temperature(_field(stats, "TMax")),
             fault="it says that it is in fault" if work == "in fault" else None,
         )
@@ -91,11 +97,12 @@ class Avalon:
         rating = self._access.rating()
         if rating is None:
             raise unknown_draw(self._access.model)
-        modes = zip(MODES, _SHARES, strict=True)
+        _, shares = _LEVERS[await self._known_lever(until)]
+        levels = zip(LEVELS, shares, strict=True)
         return OperatingPoints(
             (
                 off_point(_SLEEP_W),
-                *(OperatingPoint(mode, rating.power_w * draw, rating.rate_hs * rate) for mode, (draw, rate) in modes),
+                *(OperatingPoint(name, rating.power_w * draw, rating.rate_hs * rate) for name, (draw, rate) in levels),
             )
         )
 
@@ -105,15 +112,15 @@ class Avalon:
                 await self.read(until)
             await self._set(f"softoff,1:{self._due()}", until)
             return Outcome.ACKNOWLEDGED
-        if point.key not in MODES:
-            raise Unsupported(f"an Avalon knows {OFF}, {', '.join(MODES)}, not {point.key!r}")
-        if self._is_asleep is None or self._mode in (None, point.key):
+        if point.key not in LEVELS:
+            raise Unsupported(f"an Avalon knows {OFF}, {', '.join(LEVELS)}, not {point.key!r}")
+        if self._is_asleep is None or self._level in (None, point.key):
             await self.read(until)
-        is_asleep, has_changed = self._is_asleep, self._mode != point.key
+        is_asleep, has_changed = self._is_asleep, self._level != point.key
         if not is_asleep and not has_changed:
             return Outcome.ALREADY_THERE
         if has_changed:
-            await self._set(f"workmode,set,{MODES.index(point.key)}", until)
+            await self._set(f"{await self._known_lever(until)},set,{LEVELS.index(point.key)}", until)
         if not is_asleep:
             return Outcome.ACKNOWLEDGED
         try:
@@ -121,11 +128,18 @@ class Avalon:
         except DriverError as error:
             if not has_changed:
                 raise
-            raise OutcomeUnknown(f"given mode {point.key!r} asleep, then not woken: {error}") from error
+            raise OutcomeUnknown(f"given level {point.key!r} asleep, then not woken: {error}") from error
         return Outcome.ACKNOWLEDGED
 
     async def close(self) -> None:
         return None
+
+    async def _known_lever(self, until: Seconds) -> str:
+        if self._lever is None:
+            await self.read(until)
+        if self._lever is None:
+            raise BadReply("it says neither its work mode nor its work level")
+        return self._lever
 
     def _due(self) -> int:
         """A moment of the miner's own clock, which may be years off until it has found a time server."""
@@ -145,7 +159,7 @@ class Avalon:
     async def _set(self, what: str, until: Seconds) -> None:
         """One command, checked."""
         self._writes += 1
-        self._mode = self._is_asleep = None  # whatever they were, they have to be asked
+        self._level = self._is_asleep = None  # whatever they were, they have to be asked
         try:
             with command_sent():
                 verdict, words, _ = _status(await self._ask(f"ascset|0,{what}", until))
@@ -179,8 +193,8 @@ def _field(stats: str, key: str) -> str | None:
     return found[1].strip() if found else None
 
 
-def _mode(claimed: str | None) -> str | None:
-    return MODES[int(claimed)] if claimed in ("0", "1", "2") else None
+def _level(claimed: str | None) -> str | None:
+    return LEVELS[int(claimed)] if claimed in ("0", "1", "2") else None
 
 
 def _power_w(stats: str) -> Watts | None:

@@ -106,7 +106,7 @@ class Braiins:
             self._is_paused = status == _PAUSED if status else None
         real = stats.message(2).message(1).message(1)
         rate = hashrate(real.double(1), 1e9) if stats.has(2) else None
-        is_off = status == _PAUSED and not rate
+        is_off = status == _PAUSED
         return Reading(
             taken_at,
             self._state(status, rate, details.number(10)),

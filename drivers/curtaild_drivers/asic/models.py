@@ -70,6 +70,7 @@ _RATINGS: dict[str, tuple[float, float]] = {
     "AVALON1366": (3250, 130),
     "AVALON1466": (3230, 150),
     "AVALON1566": (3420, 185),
+    "AVALON15194": (3420, 194),
     "AVALONQ": (1674, 90),
     "AVALONMINI3": (800, 37.5),
     "AVALONNANO3S": (140, 6),

@@ -32,6 +32,7 @@ from curtaild_drivers.contract import (
 )
 
 _ASLEEP = ("stopped", "paused")
+_STOPPING = "shutting-down"
 _STARTING = ("initializing", "starting", "restarting", "auto-tuning", "auto_tuning")
 _FAILED = ("failure", "failed", "broken")
 _SCHEMES = ("Bearer ", "")
@@ -86,14 +87,13 @@ class VNish:
                 await self._preset_now(until)
             except DriverError:  # the reading stands without it
                 self._ask_again_at = time.monotonic() + self._access.settings.recheck_s
-        is_asleep = stated in _ASLEEP and not rate
         return Reading(
             taken_at,
             _state(stated, rate, condition.get("miner_state_time")),
             # "power_usage" says the same in 1.2, and W per TH in 1.3
             power_w=watts(miner.get("power_consumption", miner.get("power_usage"))),
             rate=rate,
-            point_key=OFF if is_asleep else self._preset,
+            point_key=OFF if stated in (*_ASLEEP, _STOPPING) else self._preset,
             temperature_c=temperature(_part(miner, "chip_temp").get("max")),
             fault=str(condition.get("description") or stated)[:200] if stated in _FAILED else None,
         )
@@ -154,7 +154,7 @@ class VNish:
             taken = await self._preset_now(until)
         except DriverError as error:
             raise OutcomeUnknown(f"given preset {name!r}, then: {error}") from error
-        if taken != name:
+        if taken not in (name, None):
             raise Refused(f"it says yes to preset {name!r} and stays at {taken!r}")
         return reply.get("restart_required") is True
 
@@ -163,8 +163,8 @@ class VNish:
         if answer.status == 401:  # some releases want a token for it as well
             answer = await self._privileged("GET", "summary", until)
         miner = said(answer).get("miner")
-        if not isinstance(miner, dict):
-            raise BadReply("summary: says nothing of the miner")
+        if not isinstance(miner, dict):  # its document allows that while the mining process is not there
+            return {"miner_status": said(await self._send("GET", "status", until))}
         check_still("vnish", str(miner.get("miner_type") or ""))
         return miner
 
@@ -258,7 +258,7 @@ def _state(stated: str, rate: float | None, since_s: object) -> RunState:
     if stated == "mining" and rate is not None:
         is_young = isinstance(since_s, (int, float)) and since_s < _RAMP_S
         return RunState.STARTING if is_young else RunState.IDLE
-    return RunState.STARTING if stated == "shutting-down" else RunState.UNKNOWN
+    return RunState.STARTING if stated == _STOPPING else RunState.UNKNOWN
 
 
 def _presets(answer: Response) -> list[object]:
