@@ -20,8 +20,8 @@ from curtaild_emulator.plant import Plant
 from curtaild_emulator.wires.antminer import AntminerUnit
 from curtaild_emulator.wires.avalon import AvalonUnit
 from curtaild_emulator.wires.axeos import AxeosUnit
+from curtaild_emulator.wires.braiins import BraiinsUnit
 from curtaild_emulator.wires.cgminer import RpcExchange
-from curtaild_emulator.wires.exchange import Exchange
 from curtaild_emulator.wires.listening import NotPermitted, listen
 from curtaild_emulator.wires.luxos import LuxosUnit
 from curtaild_emulator.wires.modbus import LAYOUTS, MeterBoard, ModbusExchange
@@ -40,10 +40,11 @@ _UNITS: Mapping[Firmware, type[Unit]] = MappingProxyType(
         Firmware.LUXOS: LuxosUnit,
         Firmware.AVALON: AvalonUnit,
         Firmware.AXEOS: AxeosUnit,
+        Firmware.BRAIINS: BraiinsUnit,
         Firmware.VNISH: VnishUnit,
     }
 )
-_EXCHANGES: Mapping[Wire, type[Exchange]] = MappingProxyType(
+_EXCHANGES: Mapping[Wire, Callable[[Board], asyncio.BaseProtocol]] = MappingProxyType(
     {Wire.HTTP: WebExchange, Wire.RPC: RpcExchange, Wire.WHATSMINER_V3: FramedExchange}
 )
 _UNPRIVILEGED = MappingProxyType({80: 8000, 502: 5020})
@@ -121,6 +122,7 @@ class EmulatedFarm:
                 "http": await self._serve_devices(opening, Wire.HTTP, ports.http),
                 "rpc": await self._serve_devices(opening, Wire.RPC, ports.rpc),
                 "whatsminer_v3": await self._serve_devices(opening, Wire.WHATSMINER_V3, ports.whatsminer_v3),
+                "braiins": await self._serve_devices(opening, Wire.BRAIINS, ports.braiins),
                 "modbus": await self._serve(
                     opening, tuple(self._meters.meters), ports.modbus, lambda: ModbusExchange(self._meters)
                 ),
@@ -140,7 +142,9 @@ class EmulatedFarm:
 
     async def _serve_devices(self, opening: AsyncExitStack, wire: Wire, port: int) -> int:
         addresses = tuple(address for address, unit in self._board.units.items() if wire in unit.speaks)
-        exchange = _EXCHANGES[wire]
+        if not addresses:
+            return port
+        exchange = _grpc_exchange() if wire is Wire.BRAIINS else _EXCHANGES[wire]
         return await self._serve(opening, addresses, port, lambda: exchange(self._board))
 
     async def _serve(
@@ -167,6 +171,18 @@ class EmulatedFarm:
         return int(sockets[0].getsockname()[1])
 
 
+def _grpc_exchange() -> Callable[[Board], asyncio.BaseProtocol]:
+    """Its message classes come with pyasic, which takes a second to import and rearranges the root logger: only for
+    farms that need them, and with the logger put back."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    from curtaild_emulator.wires.braiins_grpc import GrpcExchange
+
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    return GrpcExchange
+
+
 def _password(passwords: Passwords, firmware: Firmware) -> str:
     """LuxOS, Avalons and Bitaxes have none."""
     known = {
@@ -174,6 +190,7 @@ def _password(passwords: Passwords, firmware: Firmware) -> str:
         Firmware.WHATSMINER_V2: passwords.whatsminer_v2,
         Firmware.WHATSMINER_V3: passwords.whatsminer_v3,
         Firmware.VNISH: passwords.vnish,
+        Firmware.BRAIINS: passwords.braiins,
     }
     return known.get(firmware, "")
 

@@ -29,6 +29,8 @@ ModelName = Literal[
     "luxos-s21",
     "avalon-a1566",
     "bitaxe-gamma",
+    "braiins-s19j-pro",
+    "braiins-s21",
     "vnish-s19j-pro",
 ]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
@@ -64,6 +66,7 @@ class Ports(_Table):
     http: Port = 80
     rpc: Port = 4028
     whatsminer_v3: Port = 4433
+    braiins: Port = 50_051
     modbus: Port = 502
     control: Port = 8770
 
@@ -119,6 +122,7 @@ class Passwords(_Table):
     whatsminer_v2: str = "admin"
     whatsminer_v3: str = "super"
     vnish: str = "admin"
+    braiins: str = "root"
 
 
 class FarmPlan(_Table):

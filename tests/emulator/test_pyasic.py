@@ -23,6 +23,8 @@ CLASSES = {
     "luxos-s21": "LUXMinerS21",
     "avalon-a1566": "CGMinerAvalon1566",
     "bitaxe-gamma": "BitAxeGamma",
+    "braiins-s19j-pro": "BOSMinerS19jPro",
+    "braiins-s21": "BOSMinerS21",
     "vnish-s19j-pro": "VNishS19jPro",
 }
 BACKENDS = {
@@ -32,6 +34,7 @@ BACKENDS = {
     Firmware.LUXOS: "LUXMiner",
     Firmware.AVALON: "AvalonMiner",
     Firmware.AXEOS: "BitAxe",
+    Firmware.BRAIINS: "BOSer",
     Firmware.VNISH: "VNish",
 }
 
@@ -96,7 +99,7 @@ async def tell(verb: Callable[[], Awaitable[bool]], firmware: Firmware) -> None:
         assert await verb()
 
 
-@pytest.mark.parametrize("model", ["whatsminer-m50", "whatsminer-m60", "luxos-s21"])
+@pytest.mark.parametrize("model", ["whatsminer-m50", "whatsminer-m60", "luxos-s21", "braiins-s21"])
 async def test_a_power_limit_is_obeyed(farm: EmulatedFarm, model: str) -> None:
     name, miner = await find(farm, model)
     assert await miner.set_power_limit(2_000)
@@ -137,7 +140,7 @@ async def test_an_antminer_keeps_its_pools_when_the_client_read_them_first(farm:
 
 
 async def test_lights_blink(farm: EmulatedFarm) -> None:
-    for model in ("antminer-s19", "whatsminer-m50", "whatsminer-m60", "luxos-s19", "vnish-s19j-pro"):
+    for model in ("antminer-s19", "whatsminer-m50", "whatsminer-m60", "luxos-s19", "vnish-s19j-pro", "braiins-s21"):
         name, miner = await find(farm, model)
         assert await miner.fault_light_on()
         assert farm.unit(name).is_blinking

@@ -11,7 +11,7 @@ from curtaild_emulator.wires.unit import Answer, Board, Effect, Unit, Wire
 _LONGEST_REQUEST = 256 * 1024
 _FRAGMENT_GAP_S = 0.002
 _FRAGMENTS = 6
-_GARBAGE = b"\x15\x03\x00\x00\x02\x02\x50\xff\xfe<nonsense>\x00"
+GARBAGE = b"\x15\x03\x00\x00\x02\x02\x50\xff\xfe<nonsense>\x00"
 
 
 class Exchange(asyncio.Protocol):
@@ -33,7 +33,7 @@ class Exchange(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)  # uvloop's are such by behaviour, not by descent
         name = transport.get_extra_info("sockname")
         unit = self.board.unit_at(name[0], self.wire) if name else None
-        if unit is None or self._refuses(unit):
+        if unit is None or refuses(unit):
             transport.abort()
             return
         self.unit = unit
@@ -74,7 +74,7 @@ class Exchange(asyncio.Protocol):
             self._later(self.board.latency_s, transport.close)
             return
         if unit.miner.has(Fault.GARBAGE):
-            answer = Answer(_GARBAGE, answer.effect, closes=True)
+            answer = Answer(GARBAGE, answer.effect, closes=True)
         if unit.miner.has(Fault.FRAGMENT):
             self._send_in_pieces(answer)
         else:
@@ -85,7 +85,7 @@ class Exchange(asyncio.Protocol):
         if transport is None or unit is None or transport.is_closing():
             return
         unit.now()
-        if self._refuses(unit):
+        if refuses(unit):
             transport.abort()
         elif unit.miner.strikes(Fault.HANG) or unit.miner.has(Fault.OFFLINE_SILENT):
             self._is_busy = True  # for ever: the peer must give up by itself
@@ -121,12 +121,13 @@ class Exchange(asyncio.Protocol):
         else:
             self._loop.call_soon(call, *args)
 
-    @staticmethod
-    def _refuses(unit: Unit) -> bool:
-        miner = unit.miner
-        if miner.has(Fault.REFUSE_CONNECTION):
-            return True
-        if not miner.has(Fault.API_GONE_WHILE_BOOTING):
-            return False
-        unit.now()
-        return miner.is_booting
+
+def refuses(unit: Unit) -> bool:
+    """Does the device close every connection at this moment."""
+    miner = unit.miner
+    if miner.has(Fault.REFUSE_CONNECTION):
+        return True
+    if not miner.has(Fault.API_GONE_WHILE_BOOTING):
+        return False
+    unit.now()
+    return miner.is_booting

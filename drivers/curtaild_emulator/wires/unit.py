@@ -24,6 +24,7 @@ class Wire(Enum):
     HTTP = "http"
     RPC = "rpc"  # the cgminer API and its descendants
     WHATSMINER_V3 = "whatsminer_v3"
+    BRAIINS = "braiins"  # gRPC
 
 
 class Effect(Enum):
