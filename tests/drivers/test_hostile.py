@@ -22,13 +22,14 @@ STATUS,SUMMARY,POWER,CONFIG,VERSION,PROFILES,SESSION,DEVDETAILS,Msg,Code,Descrip
 Elapsed,Power Limit,Upfreq Complete,mineroff,power_pct,power_limit_set,CurtailMode,Profile,Profile Name,Hashrate,
 SessionID,IsPowerSupplyOn,code,msg,summary,power,config,miner,working,salt,newsalt,time,power-realtime,power-limit,
 power-percent,hash-realtime,elapsed,up-freq-finish,pools,url,user,pass,bitmain-work-mode,miner-mode,stats,enc,
-miner_status,miner_state,hr_realtime,power_consumption,overclock,preset,presets,name,pretty,status,token,err
+miner_status,miner_state,hr_realtime,power_consumption,overclock,preset,presets,name,pretty,status,token,err,
+Token,PSU,PowerIn,Mode,Sleep,MHS 5s
 """
 KEYS = st.sampled_from(WORDS.replace("\n", "").split(","))
 SHAPES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
 )
-FIRMWARES = ["antminer", "whatsminer-v2", "whatsminer-v3", "luxos", "vnish"]
+FIRMWARES = ["antminer", "whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "auradine"]
 
 
 def is_sane(reading: Reading) -> bool:
@@ -48,6 +49,7 @@ async def test_any_answer_at_all(firmware: str, shape: dict[str, Any]) -> None:
         (digest_http if firmware == "antminer" else plain_http)(lambda asked: http_answer(raw)) as on_web,
     ):
         chosen = {"rpc_port": on_rpc.port, "v3_port": on_frames.port, "http_port": on_web.port}
+        chosen["auradine_port"] = on_web.port
         assert DRIVER.open_device is not None
         device = DRIVER.open_device(
             HOST, DRIVER.settings.model_validate(chosen), OpenContext(remembered=Identity("x", "S21", firmware))

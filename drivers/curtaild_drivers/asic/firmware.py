@@ -82,6 +82,7 @@ def unknown_draw(model: str) -> Unsupported:
 
 _FOREIGN = {
     "antminer": ("luxminer", "bosminer", "boser", "btminer", "whatsminer", "vnish", "hiveon", "kaonsu"),
+    "auradine": ("luxminer", "bmminer", "cgminer", "bosminer", "boser", "btminer", "whatsminer", "vnish"),
     "avalon": ("luxminer", "bmminer", "bosminer", "boser", "btminer", "whatsminer", "vnish"),
     "luxos": ("bmminer", "cgminer", "bosminer", "boser", "btminer", "whatsminer", "vnish"),
     "vnish": ("luxminer", "bosminer", "boser", "btminer", "whatsminer", "hiveon"),

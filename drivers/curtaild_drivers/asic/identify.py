@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from curtaild_drivers.asic.antminer import Antminer
+from curtaild_drivers.asic.auradine import Auradine
 from curtaild_drivers.asic.avalon import Avalon
 from curtaild_drivers.asic.braiins import Braiins
 from curtaild_drivers.asic.firmware import Access, Firmware, MakeFirmware
@@ -24,6 +25,7 @@ from curtaild_drivers.contract import BadReply, DriverError, Identity, Seconds, 
 
 OWN: Mapping[str, MakeFirmware] = {
     "antminer": Antminer,
+    "auradine": Auradine,
     "avalon": Avalon,
     "braiins": Braiins,
     "luxos": LuxOS,
@@ -34,6 +36,7 @@ OWN: Mapping[str, MakeFirmware] = {
 
 _BACKENDS = {
     "AntminerModern": "antminer",
+    "Auradine": "auradine",
     "AvalonMiner": "avalon",
     "BOSer": "braiins",
     "LUXMiner": "luxos",

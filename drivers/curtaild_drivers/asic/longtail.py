@@ -29,7 +29,7 @@ from curtaild_drivers.contract import (
 
 NORMAL = "normal"
 
-_REAL_STOPS = frozenset({"ePIC", "Auradine", "MaraMiner"})
+_REAL_STOPS = frozenset({"ePIC", "MaraMiner"})
 """The pyasic backends whose stop reaches the miner. Not among them: Hiveon (a configuration that its firmware
 ignores, reported as success), the old Braiins OS (SSH), and those without any stop."""
 

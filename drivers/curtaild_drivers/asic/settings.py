@@ -12,7 +12,7 @@ from curtaild_drivers.registry import DriverSettings
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Deadline = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
 
-OwnFirmware = Literal["antminer", "avalon", "braiins", "luxos", "vnish", "whatsminer-v2", "whatsminer-v3"]
+OwnFirmware = Literal["antminer", "auradine", "avalon", "braiins", "luxos", "vnish", "whatsminer-v2", "whatsminer-v3"]
 """The firmwares that are spoken to in this driver's own wire code."""
 
 
@@ -22,15 +22,17 @@ class AsicSettings(DriverSettings):
     firmware: OwnFirmware | None = None
     """What the miner runs, where that is known: it is then not probed (probing knows the usual ports only)."""
     username: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    """The user (Antminer, Braiins OS) or account (Whatsminer v3); absent: as the firmware ships."""
+    """The user (Antminer, Auradine, Braiins OS) or account (Whatsminer v3); absent: as the firmware ships."""
     password_file: Path | None = None
     """A file that holds the miner's password; absent: as the firmware ships."""
     password_credential: str | None = None
     """The systemd credential that holds the miner's password."""
     rpc_port: Port = 4028
-    """The cgminer-like API of Antminer, Avalon, LuxOS and Whatsminer v2."""
+    """The cgminer-like API of Antminer, Auradine, Avalon, LuxOS and Whatsminer v2."""
     http_port: Port = 80
     """The web server of Antminer and VNish."""
+    auradine_port: Port = 8080
+    """The web server of Auradine."""
     braiins_port: Port = 50_051
     """The gRPC API of Braiins OS."""
     v3_port: Port = 4433
