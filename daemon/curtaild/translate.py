@@ -13,6 +13,7 @@ from curtaild_drivers.contract import DeviceId, FeederId, Identity
 
 HASHES_PER_PETAHASH = 1e15
 HOURS_PER_DAY = 24.0
+WATTS_PER_MEGAWATT = 1e6
 
 
 def feeder_tree(site: config.Site) -> FeederTree:
@@ -48,7 +49,9 @@ def link_policy(site: config.Site, tree: FeederTree) -> LinkPolicy:
 
 def policy(site: config.Site) -> Policy:
     section = site.policy
+    energy_price = section.energy_price_usd_per_mwh
     return Policy(
+        energy_price_per_wh=energy_price / WATTS_PER_MEGAWATT if energy_price is not None else None,
         ramp_up_w_per_min=section.ramp_up_w_per_min,
         dead_band_fraction=section.dead_band_fraction,
         margin_fraction=section.margin_fraction,

@@ -343,6 +343,42 @@ def test_on_any_site_what_is_over_is_shed_or_told(site: tuple[list[Device], dict
     assert not moves or any(asked_w > 0 for asked_w in over_w.values())
 
 
+# ---- money ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("energy_price_per_wh", "runs_at"),
+    [
+        (None, "normal"),  # no price: nobody can say that it loses
+        (0.02, "normal"),  # the step from low to normal earns 40 rate / 1,500 W · 1.0 = 0.0267 per Wh
+        (0.03, "low"),  # the step from off to low earns 60 rate / 1,470 W · 1.0 = 0.0408 per Wh
+        (0.05, "off"),
+        (-0.01, "normal"),  # paid to draw
+    ],
+)
+def test_a_point_that_earns_less_than_its_energy_is_not_run(energy_price_per_wh: float | None, runs_at: str) -> None:
+    policy = Policy(energy_price_per_wh=energy_price_per_wh, restart_jitter_s=0.0, reading_error_fraction=0.0)
+    running = settled(spec_of("a", MODES, price_per_rate_h=1.0), "normal")
+    lowered = {move.device: move.target.key for move in dispatch.unprofitable([running], policy, NOW)}
+    assert lowered == ({} if runs_at == "normal" else {running.spec.id: runs_at})
+
+    sleeping = settled(spec_of("a", MODES, price_per_rate_h=1.0), "off")
+    tree = tree_of()
+    raised = {
+        move.device: move.target.key for move in give_back([sleeping], tree, Room(free_w={SITE: 10_000.0}), policy, 10)
+    }
+    assert raised == ({} if runs_at == "off" else {sleeping.spec.id: runs_at})
+
+
+def test_a_miner_at_a_loss_keeps_its_min_on_and_one_without_a_price_is_never_at_a_loss() -> None:
+    policy = Policy(energy_price_per_wh=1.0)
+    young = settled(spec_of("a", MODES, price_per_rate_h=1.0, min_on_s=600.0), "normal")
+    young.on_since = NOW - 10.0
+    assert dispatch.unprofitable([young, on("b")], policy, NOW) == []
+    young.on_since = NOW - 601.0
+    assert [move.device for move in dispatch.unprofitable([young], policy, NOW)] == ["a"]
+
+
 # ---- a restore is earned --------------------------------------------------------------------------
 
 

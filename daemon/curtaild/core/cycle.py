@@ -361,6 +361,8 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
         site._room_since = None
     elif site._room_since is None:
         site._room_since = now
+    if not moves:
+        moves = dispatch.unprofitable(site.devices.values(), site.policy, now)
     if not moves and site._room_since is not None:
         since, policy = site._room_since, site.policy
         candidates = [device for device in site.devices.values() if dispatch.may_rise(device, now, since, policy)]

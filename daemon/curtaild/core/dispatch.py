@@ -49,6 +49,31 @@ def earning(device: Device, lower: OperatingPoint, upper: OperatingPoint) -> tup
     return (0.0, price * per_watt) if price is not None else (float(device.spec.priority), per_watt)
 
 
+def loses_money(device: Device, lower: OperatingPoint, upper: OperatingPoint, policy: Policy) -> bool:
+    """Whether the step earns less than its energy costs; never where either price is not given."""
+    if device.spec.price_per_rate_h is None or policy.energy_price_per_wh is None:
+        return False
+    return earning(device, lower, upper)[1] < policy.energy_price_per_wh
+
+
+def unprofitable(devices: Iterable[Device], policy: Policy, now: Seconds) -> list[Move]:
+    """What is lowered though the limit would allow it: points that earn less than their energy, past min-on."""
+    if policy.energy_price_per_wh is None:
+        return []
+    moves: list[Move] = []
+    for device in devices:
+        points, target = device.spec.points, device.setpoint
+        if points is None or target is None or device.in_flight or now < device.fixed_until or device.conditions:
+            continue
+        if now - device.on_since < device.spec.min_on_s:
+            continue
+        while (lower := hull.below(points, target.draw_w)) is not None and loses_money(device, lower, target, policy):
+            target = lower
+        if target is not device.setpoint:
+            moves.append(Move(device.spec.id, target, is_raise=False, rule="earns less than its energy"))
+    return moves
+
+
 # ---- shed -----------------------------------------------------------------------------------------
 
 
@@ -186,7 +211,7 @@ def give_back(
     rules: dict[DeviceId, str] = {}
     heap: list[tuple[tuple[float, float], float, int, Device, OperatingPoint]] = []
     for order, device in enumerate(candidates):
-        _push_upper(heap, device, device.setpoint, order)
+        _push_upper(heap, device, device.setpoint, order, policy)
     while heap:
         _, _, order, device, upper = heapq.heappop(heap)
         points, present = device.spec.points, _present(device, targets)
@@ -208,7 +233,7 @@ def give_back(
         for member in path:
             free_w[member] -= max(0.0, _worst_w(device, target, policy) - held_w)
         if target is upper:
-            _push_upper(heap, device, target, order)
+            _push_upper(heap, device, target, order, policy)
     return [Move(device, target, is_raise=True, rule=rules[device]) for device, target in targets.items()]
 
 
@@ -222,12 +247,13 @@ def _push_upper(
     device: Device,
     present: OperatingPoint | None,
     order: int,
+    policy: Policy,
 ) -> None:
     points = device.spec.points
     if points is None or present is None:
         return
     upper = hull.above(points, present.draw_w)
-    if upper is None:
+    if upper is None or loses_money(device, present, upper, policy):
         return
     priority, per_watt = earning(device, present, upper)
     heapq.heappush(heap, ((-priority, -per_watt), -device.slept_s, order, device, upper))

@@ -12,12 +12,14 @@ class Policy:
     """`reading_error_fraction`: how far a device's own watts may be off (constant per unit), counted on every watt that
     no fresh meter has seen. `margin_fraction` of the limit stays unused against the meter's noise; draw within it
     moves nothing. `dead_band_fraction` of the limit must be free before anything is raised. `response_s`: how long
-    after a limit begins a draw above it is no breach, unless the allocation says otherwise (`reach_by_s`)."""
+    after a limit begins a draw above it is no breach, unless the allocation says otherwise (`reach_by_s`).
+    `energy_price_per_wh`: money per Wh; where devices have a price too, a step that earns less is not run."""
 
     ramp_up_w_per_min: float | None = None
     dead_band_fraction: float = 0.005
     margin_fraction: float = 0.002
     reading_error_fraction: float = 0.05
+    energy_price_per_wh: float | None = None
     restart_jitter_s: Seconds = 10.0
     max_starts_per_s: float = 50.0
     response_s: Seconds = 60.0

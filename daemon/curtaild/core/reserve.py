@@ -118,9 +118,12 @@ def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, 
 
 def _has_left(device: Device, setpoint: OperatingPoint, said: OperatingPoint, reading: Reading) -> bool:
     """Whether the device's own word is no longer the setpoint: somebody else's command, or a restart that forgot a
-    temporary limit. A higher word is believed even while it starts."""
+    temporary limit. A higher word is believed even while it starts; a lower one not where its draw belies it, or a
+    device that says yes and does not obey would come and go for ever."""
     if said.draw_w > setpoint.draw_w + device.tolerance_w():
         return True
+    if device.draw_w is not None and device.draw_w > device.most_w(said):
+        return False
     return said.key != setpoint.key and reading.state is not RunState.STARTING
 
 
