@@ -17,8 +17,9 @@ from curtaild.demo.play import STEPS, Progress
 from curtaild.demo.plot import Column, plot
 from curtaild.demo.score import NOISE_FRACTION
 from curtaild.demo.stage import Stage
+from curtaild.demo.trace import Sample, StepMark
 from curtaild.narrate import watts
-from curtaild_drivers.contract import Seconds, Watts
+from curtaild_drivers.contract import Seconds
 
 FRAME_S = 0.25
 PLOT_HEIGHT = 9
@@ -63,11 +64,9 @@ class LiveScreen:
 
     def _plot(self, stage: Stage, progress: Progress, now: Seconds, width: int) -> list[RenderableType]:
         columns = max(20, width - AXIS_WIDTH)
-        began_at = progress.began_at
-        latest, status = stage.latest, stage.status
-        if began_at is not None and progress.step is not None and latest is not None and status is not None:
-            place = int((now - began_at) / progress.seconds * columns)
-            self._note(place, latest.site_w, status.site.limit_w, progress, now)
+        began_at, mark, latest = progress.began_at, progress.mark, stage.latest
+        if began_at is not None and progress.step is not None and mark is not None and latest is not None:
+            self._note(int((now - began_at) / progress.seconds * columns), latest, mark)
         rows = plot([self._columns.get(place) for place in range(columns)], stage.rating_w, PLOT_HEIGHT)
         lines: list[RenderableType] = []
         for number, row in enumerate(rows):
@@ -76,21 +75,24 @@ class LiveScreen:
             lines.append(Text(f"{label:>{AXIS_WIDTH - 1}} ", "bright_black").append_text(row))
         return [*lines, _axis(columns, progress)]
 
-    def _note(self, place: int, drawn_w: Watts, limit_w: Watts, progress: Progress, now: Seconds) -> None:
+    def _note(self, place: int, sample: Sample, mark: StepMark) -> None:
+        """The farm's truth against what the operator asked: the daemon's own word comes a second later."""
+        limit_w = mark.limit_w if sample.at >= mark.due_at else mark.from_w
+        may_be_w = max(mark.limit_w * (1 + NOISE_FRACTION), mark.floor_w)
+        is_over = sample.at >= mark.holds_from and sample.site_w > may_be_w
         known = self._columns.get(place)
-        drawn_w = max(drawn_w, known.drawn_w) if known is not None else drawn_w
-        is_graceful = progress.grace_until is not None and now < progress.grace_until
-        is_over = drawn_w > max(limit_w * (1 + NOISE_FRACTION), progress.floor_w) and not is_graceful
-        self._columns[place] = Column(drawn_w, limit_w, is_over)
+        if known is not None and known.limit_w == limit_w:
+            is_over = is_over or known.is_over
+        self._columns[place] = Column(sample.site_w, limit_w, is_over)
 
 
 def _steps(progress: Progress, now: Seconds) -> Text:
     text = Text()
     done = len(progress.marks)
     for number, step in enumerate(STEPS):
-        if number == progress.step:
+        if number == progress.step and progress.mark is not None:
             text.append(f"▶ {step.name}", "bold white")
-            text.append(f" {max(0.0, progress.step_ends_at - now):.0f} s", "bright_black")
+            text.append(f" {max(0.0, progress.mark.ends_at - now):.0f} s", "bright_black")
         elif number < done:
             text.append(f"✔ {step.name}", "green")
         else:

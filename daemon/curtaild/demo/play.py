@@ -57,9 +57,8 @@ class Progress:
     seconds: Seconds
     began_at: Seconds | None = None
     step: int | None = None
-    step_ends_at: Seconds = 0.0
-    grace_until: Seconds | None = None
-    floor_w: Watts = 0.0
+    mark: StepMark | None = None
+    """The step being played."""
     marks: list[StepMark] = field(default_factory=list)
     said: list[tuple[Seconds, str]] = field(default_factory=list)
     """What operator and site told each other, in plain words, by monotonic time."""
@@ -104,16 +103,14 @@ class Play:
     async def run(self) -> None:
         """All steps, one after another."""
         progress = self._progress
-        progress.floor_w = self._stage.floor_w
         progress.began_at = time.monotonic()
         parts = sum(step.part for step in STEPS)
         ends_at = progress.began_at
         for number, step in enumerate(STEPS):
             ends_at += step.part / parts * progress.seconds
             progress.step = number
-            progress.step_ends_at = ends_at
             mark = await self._begin(step, ends_at)
-            progress.grace_until = mark.holds_from
+            progress.mark = mark
             await asyncio.sleep(max(0.0, ends_at - time.monotonic()))
             progress.marks.append(mark)
         progress.step = None

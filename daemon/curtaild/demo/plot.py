@@ -15,7 +15,7 @@ _LINES = "▁─▔"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One stretch of time: the most that was drawn and the limit in force."""
+    """One stretch of time: what was drawn last in it, the limit, and whether the draw was ever over it."""
 
     drawn_w: Watts
     limit_w: Watts

@@ -39,7 +39,7 @@ def table(scores: Sequence[Score], *, is_plain: bool) -> Table:
             watts(each.mark.limit_w),
             _seconds(each.first_command_s),
             _seconds(each.to_limit_s),
-            f"{watts(each.overshoot_w)} · {each.overshoot_wh:.1f} Wh" if each.overshoot_w else "–",
+            f"{watts(each.overshoot_w)} · {each.overshoot_wh:.1f} Wh" if round(each.overshoot_w) else "–",
             watts(each.end_w),
             "–" if each.utilisation is None else f"{100 * each.utilisation:.1f} %",
             f"[{_COLOURS[each.verdict]}]{each.verdict.value}[/]",

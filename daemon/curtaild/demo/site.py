@@ -40,7 +40,7 @@ def farm_plan(devices: int, speed: float, network: int) -> FarmPlan:
             id=feeder,
             parent=None if feeder == ROOT else ROOT,
             auxiliary_w=40.0 * devices if feeder == ROOT else 0.0,
-            auxiliary_fraction=0.01 if feeder == ROOT else 0.02,
+            auxiliary_fraction=0.005 if feeder == ROOT else 0.01,
             address=f"127.{network}.1.{number + 1}",
             layout="pm5000" if _LAYOUTS[feeder] == "pm5000" else "sdm630",
         )
