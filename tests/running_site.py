@@ -326,16 +326,15 @@ class RunningSite:
             seconds + PATIENCE_S,
         )
 
-    async def settled(self, within_s: float = PATIENCE_S) -> Status:
-        """Nothing is in motion: no command, no device."""
+    async def at_rest(self, within_s: float = PATIENCE_S) -> None:
+        """No device is on its way to another draw."""
         plant = self.farm.plant
-
-        def at_rest(status: Status) -> bool:
-            return not status["actuations_in_flight"] and all(
-                plant.miner(device).is_settled for device in plant.device_ids
-            )
-
-        return await self.until("all is settled", at_rest, within_s)
+        self.trace.sample()
+        await until(
+            "all devices have settled",
+            lambda: self.trace.sample() and all(plant.miner(device).is_settled for device in plant.device_ids),
+            within_s,
+        )
 
     async def true_under(self, limit_w: float, within_s: float = PATIENCE_S, feeder: str = "site") -> None:
         """What truly flows into the feeder is at `limit_w` or under."""
