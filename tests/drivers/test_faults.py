@@ -91,9 +91,12 @@ async def test_answers_with_garbage(firmware: str) -> None:
     async with emulated_bench(firmware) as bench:
         await warmed_up(bench)
         bench.set_fault(Fault.GARBAGE)
-        with pytest.raises(BadReply):
+        # What is no frame of HTTP/2 may be skipped, by its rules, and then there is no answer.
+        with pytest.raises((BadReply, Unreachable) if firmware == "braiins" else BadReply):
             await bench.device.read()
-        with pytest.raises((OutcomeUnknown, Refused)):
+        with pytest.raises(
+            (OutcomeUnknown, Refused, Unreachable) if firmware == "braiins" else (OutcomeUnknown, Refused)
+        ):
             await bench.device.apply(OFF)
 
 
@@ -101,7 +104,11 @@ async def test_answers_with_garbage(firmware: str) -> None:
 async def test_another_password(firmware: str) -> None:
     async with emulated_bench(firmware) as bench:
         bench.set_fault(Fault.WRONG_PASSWORD)
-        assert (await bench.device.read()).state is RunState.RUNNING, "reading needs none"
+        if firmware == "braiins":
+            with pytest.raises(AuthFailed):
+                await bench.device.read()
+        else:
+            assert (await bench.device.read()).state is RunState.RUNNING, "reading needs none"
         with pytest.raises(Refused if firmware == "luxos" else AuthFailed):  # LuxOS has sessions, not passwords
             await bench.device.apply(OFF)
         assert not bench.miner.setting.asleep
