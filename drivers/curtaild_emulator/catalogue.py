@@ -116,6 +116,30 @@ def _braiins(name: str, model: str, wire_name: str, rated_w: Watts, terahashes: 
     )
 
 
+def _epic(name: str, model: str, wire_name: str, rated_w: Watts, terahashes: float) -> DeviceModel:
+    """ePIC's control board: a tuner that walks to a target in watts or TH/s; stopping idles it."""
+    return DeviceModel(
+        name=name,
+        make="AntMiner",
+        model=model,
+        wire_name=wire_name,
+        firmware=Firmware.EPIC,
+        rated_w=rated_w,
+        rated_hs=terahashes * 1e12,
+        standby_w=45.0,
+        presets=(Preset("normal", rated_w),),
+        fall_s=10.0,
+        trim_s=60.0,
+        boot_s=40.0,
+        boot_w=60.0,
+        warm_s=30.0,
+        warm_w=0.3 * rated_w,
+        climb_s=120.0,
+        lowest_limit_w=0.45 * rated_w,
+        limit_restarts=False,
+    )
+
+
 def _vnish(name: str, model: str, terahashes: Mapping[int, float]) -> DeviceModel:
     """VNish: a ladder of presets tuned per unit; changing one restarts mining. Fans keep running after a stop."""
     rated_w = float(max(terahashes))
@@ -217,6 +241,7 @@ MODELS: Mapping[str, DeviceModel] = MappingProxyType(
             _bitaxe("bitaxe-gamma", "Gamma", _BM1370),
             _braiins("braiins-s19j-pro", "S19j Pro", "Antminer S19J Pro", 3050.0, 100.0),
             _braiins("braiins-s21", "S21", "Antminer S21", 3500.0, 200.0),
+            _epic("epic-s19j-pro", "S19j Pro", "Antminer S19J Pro", 3050.0, 100.0),
             _vnish("vnish-s19j-pro", "S19j Pro", _VNISH_S19J_PRO),
         )
     }

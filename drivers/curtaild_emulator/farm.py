@@ -22,6 +22,7 @@ from curtaild_emulator.wires.avalon import AvalonUnit
 from curtaild_emulator.wires.axeos import AxeosUnit
 from curtaild_emulator.wires.braiins import BraiinsUnit
 from curtaild_emulator.wires.cgminer import RpcExchange
+from curtaild_emulator.wires.epic import EpicUnit
 from curtaild_emulator.wires.listening import NotPermitted, listen
 from curtaild_emulator.wires.luxos import LuxosUnit
 from curtaild_emulator.wires.modbus import LAYOUTS, MeterBoard, ModbusExchange
@@ -41,6 +42,7 @@ _UNITS: Mapping[Firmware, type[Unit]] = MappingProxyType(
         Firmware.AVALON: AvalonUnit,
         Firmware.AXEOS: AxeosUnit,
         Firmware.BRAIINS: BraiinsUnit,
+        Firmware.EPIC: EpicUnit,
         Firmware.VNISH: VnishUnit,
     }
 )
@@ -191,6 +193,7 @@ def _password(passwords: Passwords, firmware: Firmware) -> str:
         Firmware.WHATSMINER_V3: passwords.whatsminer_v3,
         Firmware.VNISH: passwords.vnish,
         Firmware.BRAIINS: passwords.braiins,
+        Firmware.EPIC: passwords.epic,
     }
     return known.get(firmware, "")
 

@@ -31,6 +31,7 @@ ModelName = Literal[
     "bitaxe-gamma",
     "braiins-s19j-pro",
     "braiins-s21",
+    "epic-s19j-pro",
     "vnish-s19j-pro",
 ]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
@@ -123,6 +124,7 @@ class Passwords(_Table):
     whatsminer_v3: str = "super"
     vnish: str = "admin"
     braiins: str = "root"
+    epic: str = "letmein"
 
 
 class FarmPlan(_Table):

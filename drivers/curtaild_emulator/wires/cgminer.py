@@ -8,6 +8,7 @@ from typing import Any
 
 from curtaild_emulator.wires.exchange import Exchange
 from curtaild_emulator.wires.unit import Answer, Effect, Unit, Wire
+from curtaild_emulator.wires.web import pump_http
 
 INVALID_COMMAND = 14
 INVALID_JSON = 23
@@ -20,6 +21,9 @@ class RpcExchange(Exchange):
     wire = Wire.RPC
 
     def pump(self, unit: Unit) -> None:
+        if unit.rpc_is_http:
+            pump_http(self, unit)
+            return
         text = self.buffer.strip(b" \r\n\t\0")
         if not text:
             return

@@ -84,6 +84,7 @@ class Unit:
 
     speaks: ClassVar[frozenset[Wire]] = frozenset()
     speaks_text: ClassVar[bool] = False  # on the RPC port, beside JSON
+    rpc_is_http: ClassVar[bool] = False
 
     __slots__ = ("address", "board", "is_blinking", "miner", "password", "pools")
 

@@ -27,27 +27,32 @@ class WebExchange(Exchange):
     wire = Wire.HTTP
 
     def pump(self, unit: Unit) -> None:
-        head, found, rest = self.buffer.partition(b"\r\n\r\n")
-        if not found:
-            if len(self.buffer) > _LONGEST_HEAD:
-                self.answer(reply(None, 400))
-            return
-        request_line, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        length = headers.get("content-length", "0")
-        words = request_line.split(" ")
-        if len(words) != 3 or not length.isdecimal() or int(length) > _LONGEST_BODY or "transfer-encoding" in headers:
-            self.buffer = b""
-            self.answer(reply(None, 400))
-            return
-        if len(rest) < int(length):
-            return
-        self.buffer = rest[int(length) :]
-        request = HttpRequest(self.wire, words[0], words[1], headers, rest[: int(length)])
-        if unit.miner.strikes(Fault.HTTP_500):
-            self.answer(reply(request, 500, page("500")))
-        else:
-            self.answer(unit.http(request))
+        pump_http(self, unit)
+
+
+def pump_http(exchange: Exchange, unit: Unit) -> None:
+    """Take one whole HTTP request off an exchange's buffer, if there is one, and have the device answer it."""
+    head, found, rest = exchange.buffer.partition(b"\r\n\r\n")
+    if not found:
+        if len(exchange.buffer) > _LONGEST_HEAD:
+            exchange.answer(reply(None, 400))
+        return
+    request_line, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    length = headers.get("content-length", "0")
+    words = request_line.split(" ")
+    if len(words) != 3 or not length.isdecimal() or int(length) > _LONGEST_BODY or "transfer-encoding" in headers:
+        exchange.buffer = b""
+        exchange.answer(reply(None, 400))
+        return
+    if len(rest) < int(length):
+        return
+    exchange.buffer = rest[int(length) :]
+    request = HttpRequest(exchange.wire, words[0], words[1], headers, rest[: int(length)])
+    if unit.miner.strikes(Fault.HTTP_500):
+        exchange.answer(reply(request, 500, page("500")))
+    else:
+        exchange.answer(unit.http(request))
 
 
 def page(title: str) -> bytes:
