@@ -23,13 +23,14 @@ Elapsed,Power Limit,Upfreq Complete,mineroff,power_pct,power_limit_set,CurtailMo
 SessionID,IsPowerSupplyOn,code,msg,summary,power,config,miner,working,salt,newsalt,time,power-realtime,power-limit,
 power-percent,hash-realtime,elapsed,up-freq-finish,pools,url,user,pass,bitmain-work-mode,miner-mode,stats,enc,
 miner_status,miner_state,hr_realtime,power_consumption,overclock,preset,presets,name,pretty,status,token,err,
-Token,PSU,PowerIn,Mode,Sleep,MHS 5s
+Token,PSU,PowerIn,Mode,Sleep,MHS 5s,Status,Operating State,HBs,PerpetualTune,Algorithm,PowerTune,Target,Running,
+Power Supply Stats,Input Power,result,error
 """
 KEYS = st.sampled_from(WORDS.replace("\n", "").split(","))
 SHAPES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
 )
-FIRMWARES = ["antminer", "whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "auradine"]
+FIRMWARES = ["antminer", "whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "auradine", "epic"]
 
 
 def is_sane(reading: Reading) -> bool:
@@ -50,6 +51,8 @@ async def test_any_answer_at_all(firmware: str, shape: dict[str, Any]) -> None:
     ):
         chosen = {"rpc_port": on_rpc.port, "v3_port": on_frames.port, "http_port": on_web.port}
         chosen["auradine_port"] = on_web.port
+        if firmware == "epic":
+            chosen["rpc_port"] = on_web.port
         assert DRIVER.open_device is not None
         device = DRIVER.open_device(
             HOST, DRIVER.settings.model_validate(chosen), OpenContext(remembered=Identity("x", "S21", firmware))

@@ -14,6 +14,7 @@ from curtaild_drivers.asic.antminer import Antminer
 from curtaild_drivers.asic.auradine import Auradine
 from curtaild_drivers.asic.avalon import Avalon
 from curtaild_drivers.asic.braiins import Braiins
+from curtaild_drivers.asic.epic import Epic
 from curtaild_drivers.asic.firmware import Access, Firmware, MakeFirmware
 from curtaild_drivers.asic.longtail import PyasicMiner
 from curtaild_drivers.asic.luxos import LuxOS
@@ -28,6 +29,7 @@ OWN: Mapping[str, MakeFirmware] = {
     "auradine": Auradine,
     "avalon": Avalon,
     "braiins": Braiins,
+    "epic": Epic,
     "luxos": LuxOS,
     "vnish": VNish,
     "whatsminer-v2": WhatsminerV2,
@@ -41,6 +43,7 @@ _BACKENDS = {
     "BOSer": "braiins",
     "LUXMiner": "luxos",
     "VNish": "vnish",
+    "ePIC": "epic",
 }
 
 

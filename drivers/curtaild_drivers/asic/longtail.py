@@ -29,11 +29,11 @@ from curtaild_drivers.contract import (
 
 NORMAL = "normal"
 
-_REAL_STOPS = frozenset({"ePIC", "MaraMiner"})
+_REAL_STOPS = frozenset({"MaraMiner"})
 """The pyasic backends whose stop reaches the miner. Not among them: Hiveon (a configuration that its firmware
 ignores, reported as success), the old Braiins OS (SSH), and those without any stop."""
 
-_MEASURE = (_REAL_STOPS - {"MaraMiner"}) | {"HiveonModern", "ESPMiner"}
+_MEASURE = frozenset({"HiveonModern", "ESPMiner"})
 """Those whose watts pyasic finds (it loses Marathon's)."""
 
 _ASKED = ("hashrate", "wattage", "is_mining")

@@ -12,7 +12,9 @@ from curtaild_drivers.registry import DriverSettings
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Deadline = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
 
-OwnFirmware = Literal["antminer", "auradine", "avalon", "braiins", "luxos", "vnish", "whatsminer-v2", "whatsminer-v3"]
+OwnFirmware = Literal[
+    "antminer", "auradine", "avalon", "braiins", "epic", "luxos", "vnish", "whatsminer-v2", "whatsminer-v3"
+]
 """The firmwares that are spoken to in this driver's own wire code."""
 
 
@@ -28,7 +30,7 @@ class AsicSettings(DriverSettings):
     password_credential: str | None = None
     """The systemd credential that holds the miner's password."""
     rpc_port: Port = 4028
-    """The cgminer-like API of Antminer, Auradine, Avalon, LuxOS and Whatsminer v2."""
+    """The cgminer-like API of Antminer, Auradine, Avalon, LuxOS and Whatsminer v2; the web server of ePIC."""
     http_port: Port = 80
     """The web server of Antminer and VNish."""
     auradine_port: Port = 8080

@@ -1,0 +1,215 @@
+"""ePIC PowerPlay (HTTP on port 4028): one summary tells all; commands carry the password. It is throttled in watts
+where its tuner runs by power (supplies that measure), otherwise only stopped. Sources: ePIC's API.md, pyasic, asic-rs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from curtaild_drivers.asic.cgminer import Reply, hashrate, number, parse, watts
+from curtaild_drivers.asic.firmware import STANDBY_W, Access, off_point, unknown_draw
+from curtaild_drivers.asic.http import WebServer, json_bytes, said
+from curtaild_drivers.asic.wire import command_sent
+from curtaild_drivers.contract import (
+    OFF,
+    AuthFailed,
+    BadReply,
+    Capabilities,
+    DriverError,
+    Identity,
+    OperatingPoint,
+    OperatingPoints,
+    Outcome,
+    OutcomeUnknown,
+    Reading,
+    Refused,
+    RunState,
+    Seconds,
+    Unsupported,
+)
+
+LIMIT = "limit"
+"""The key of the points that are held by a power target, in whole watts."""
+NORMAL = "normal"
+"""The key of the one working point of a machine whose tuner does not run by power."""
+
+_POWER_TUNE = "PowerTune"
+_IDLING = "Idling"
+_MINING = "Mining"
+_LOWEST_SHARE = 0.5
+"""How far under its rating a power target is given; assumed, since the firmware names no least target."""
+_RAMP_S: Seconds = 600.0
+
+
+class Epic:
+    """One miner under ePIC's firmware."""
+
+    capabilities = Capabilities(measures_power=True, throttles=True, stops=True, settle_down_s=30.0, settle_up_s=300.0)
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._web = WebServer(access.host, access.settings.rpc_port)
+        self._tuner: Reply | None = None
+        self._is_asleep: bool | None = None
+        self._writes = 0
+
+    async def describe(self, until: Seconds) -> Identity:
+        summary = await self._ask("summary", until)
+        able = await self._ask("capabilities", until)
+        board = _part(able, "Control Board Version")
+        return Identity(
+            make="Antminer",
+            model=str(able.get("Model") or self._access.model).removeprefix("Antminer "),
+            firmware="epic",
+            version=str(summary.get("Software") or ""),
+            serial=str(board.get("cpuSerial") or ""),
+            rated_w=self._access.rated_w,
+        )
+
+    async def read(self, until: Seconds) -> Reading:
+        taken_at, writes = time.monotonic(), self._writes
+        summary = await self._ask("summary", until)
+        condition = _part(summary, "Status")
+        stated = condition.get("Operating State")
+        tuner = _power_tuner(summary)
+        is_asleep = stated == _IDLING if isinstance(stated, str) else None
+        if writes == self._writes:
+            self._tuner, self._is_asleep = tuner, is_asleep
+        rate = _rate(summary)
+        target_w = _target_w(tuner)
+        error = condition.get("Last Error")
+        return Reading(
+            taken_at,
+            _state(stated, rate, number(_part(summary, "Session").get("Uptime"))),
+            power_w=watts(_part(summary, "Power Supply Stats").get("Input Power")),
+            rate=rate,
+            point_key=OFF if is_asleep else None if is_asleep is None else LIMIT if tuner else NORMAL,
+            limit_w=float(target_w) if target_w is not None and not is_asleep else None,
+            fault=str(error)[:200] if error else None,
+        )
+
+    async def operating_points(self, until: Seconds) -> OperatingPoints:
+        await self.read(until)
+        rating, target_w = self._access.rating(), _target_w(self._tuner)
+        full_w = max(rating.power_w if rating else 0.0, float(target_w or 0))
+        if not full_w:
+            raise unknown_draw(self._access.model)
+        per_w = rating.rate_hs / rating.power_w if rating else _HASH_PER_JOULE
+        if self._tuner is None:
+            return OperatingPoints((off_point(), OperatingPoint(NORMAL, full_w, full_w * per_w)))
+        working = [OperatingPoint(LIMIT, full_w, full_w * per_w, divisible=True)]
+        least_w = full_w * _LOWEST_SHARE
+        if least_w > STANDBY_W:
+            working.insert(0, OperatingPoint(LIMIT, least_w, least_w * per_w))
+        return OperatingPoints((off_point(), *working), step_w=1.0)
+
+    async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
+        if point.key == OFF:
+            await self._command("miner", "Stop", until)
+            return Outcome.ACKNOWLEDGED
+        if point.key not in (LIMIT, NORMAL):
+            raise Unsupported(f"ePIC knows {OFF}, {LIMIT} and {NORMAL}, not {point.key!r}")
+        await self.read(until)
+        is_asleep, tuner = self._is_asleep, self._tuner
+        if is_asleep is None:
+            raise BadReply("summary: says nothing of what it does")
+        if (point.key == LIMIT) != (tuner is not None):
+            raise Unsupported("its tuner runs by power" if tuner else "its tuner does not run by power")
+        target_w = math.floor(point.draw_w + 1e-6)
+        has_changed = tuner is not None and _target_w(tuner) != target_w
+        if tuner is not None and has_changed:
+            # All of it is written at once: what is left out would be reset.
+            kept = {"min_throttle": tuner.get("Min Throttle Target"), "throttle_step": tuner.get("Throttle Step")}
+            stated = {name: value for name, value in kept.items() if value is not None}
+            await self._command("perpetualtune/algo", {"algo": _POWER_TUNE, "target": target_w, **stated}, until)
+        if not is_asleep:
+            return Outcome.ACKNOWLEDGED if has_changed else Outcome.ALREADY_THERE
+        try:
+            await self._command("miner", "Autostart", until)
+        except DriverError as error:
+            if not has_changed:
+                raise
+            raise OutcomeUnknown(f"given {target_w} W idling, then not started: {error}") from error
+        return Outcome.ACKNOWLEDGED
+
+    async def close(self) -> None:
+        return None
+
+    async def _ask(self, page: str, until: Seconds) -> Reply:
+        reply = said(await self._web.request("GET", f"/{page}", until))
+        if reply.get("result") is False:
+            raise BadReply(f"{page}: {str(reply.get('error'))[:120]}")
+        return reply
+
+    async def _command(self, page: str, parameter: object, until: Seconds) -> None:
+        """One command, checked."""
+        self._writes += 1
+        self._tuner = self._is_asleep = None  # whatever they were, they have to be asked
+        body = json_bytes({"param": parameter, "password": self._access.password or "letmein"})
+        with command_sent():
+            answer = await self._web.request("POST", f"/{page}", until, body=body)
+            if answer.status in (401, 403):
+                raise AuthFailed(f"{page}: it does not accept the password")
+            if answer.status >= 500:
+                raise OutcomeUnknown(f"{page}: HTTP {answer.status} {answer.body[:120]!r}")
+            if answer.status != 200:
+                raise Refused(f"{page}: HTTP {answer.status} {answer.body[:120]!r}")
+            reply = parse(answer.body)
+            if not isinstance(reply.get("result"), bool):
+                raise BadReply(f"neither yes nor no: {str(reply)[:120]}")
+        if reply["result"]:
+            return
+        words = str(reply.get("error"))[:120]
+        if "password" in words.lower():
+            raise AuthFailed(f"{page}: {words}")
+        raise Refused(f"{page}: {words}")
+
+
+_HASH_PER_JOULE = 1e12 / 25.0  # where nobody knows the model
+
+
+def _part(reply: Reply, key: str) -> Reply:
+    part = reply.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _power_tuner(summary: Reply) -> Reply | None:
+    """What the tuner is set to where it runs by power; `None` where it runs by hashrate, or not at all."""
+    tuner = _part(summary, "PerpetualTune")
+    found = _part(tuner, "Algorithm").get(_POWER_TUNE)
+    return found if tuner.get("Running") is True and isinstance(found, dict) and watts(found.get("Target")) else None
+
+
+def _target_w(tuner: Reply | None) -> int | None:
+    target_w = watts(tuner.get("Target")) if tuner is not None else None
+    return int(target_w) if target_w is not None else None
+
+
+def _rate(summary: Reply) -> float | None:
+    """The sum over the boards, each of which says its hashrate first and its share of the ideal second."""
+    boards = summary.get("HBs")
+    if not isinstance(boards, list):
+        return None
+    total = 0.0
+    for board in boards:
+        stated = board.get("Hashrate") if isinstance(board, dict) else None
+        rate = hashrate(stated[0] if isinstance(stated, list) and stated else stated, 1e6)
+        if rate is None:
+            return None
+        total += rate
+    return total
+
+
+def _state(stated: object, rate: float | None, uptime_s: float | None) -> RunState:
+    if stated == _IDLING:
+        return RunState.RUNNING if rate else RunState.ASLEEP  # told to stop and not obeying yet
+    if not isinstance(stated, str):
+        return RunState.UNKNOWN
+    if stated != _MINING:
+        return RunState.STARTING  # initializing, adjusting clock and voltage, …
+    if rate:
+        return RunState.RUNNING
+    if rate is None or uptime_s is None:
+        return RunState.UNKNOWN
+    return RunState.STARTING if uptime_s < _RAMP_S else RunState.IDLE
