@@ -140,6 +140,30 @@ def _epic(name: str, model: str, wire_name: str, rated_w: Watts, terahashes: flo
     )
 
 
+def _auradine(name: str, model: str, rated_w: Watts, terahashes: float) -> DeviceModel:
+    """FluxOS: watts or an eco mode, followed by retuning on the fly."""
+    return DeviceModel(
+        name=name,
+        make="Auradine",
+        model=model,
+        wire_name=model,
+        firmware=Firmware.AURADINE,
+        rated_w=rated_w,
+        rated_hs=terahashes * 1e12,
+        standby_w=60.0,
+        presets=(Preset("eco", 0.75 * rated_w), Preset("normal", rated_w)),
+        fall_s=15.0,
+        trim_s=40.0,
+        boot_s=40.0,
+        boot_w=70.0,
+        warm_s=30.0,
+        warm_w=0.3 * rated_w,
+        climb_s=120.0,
+        lowest_limit_w=0.5 * rated_w,
+        limit_restarts=False,
+    )
+
+
 def _vnish(name: str, model: str, terahashes: Mapping[int, float]) -> DeviceModel:
     """VNish: a ladder of presets tuned per unit; changing one restarts mining. Fans keep running after a stop."""
     rated_w = float(max(terahashes))
@@ -242,6 +266,7 @@ MODELS: Mapping[str, DeviceModel] = MappingProxyType(
             _braiins("braiins-s19j-pro", "S19j Pro", "Antminer S19J Pro", 3050.0, 100.0),
             _braiins("braiins-s21", "S21", "Antminer S21", 3500.0, 200.0),
             _epic("epic-s19j-pro", "S19j Pro", "Antminer S19J Pro", 3050.0, 100.0),
+            _auradine("auradine-at1500", "AT1500", 3300.0, 150.0),
             _vnish("vnish-s19j-pro", "S19j Pro", _VNISH_S19J_PRO),
         )
     }

@@ -18,6 +18,7 @@ from curtaild_emulator.models import Firmware
 from curtaild_emulator.plan import FarmPlan, Passwords, Ports
 from curtaild_emulator.plant import Plant
 from curtaild_emulator.wires.antminer import AntminerUnit
+from curtaild_emulator.wires.auradine import AuradineExchange, AuradineUnit
 from curtaild_emulator.wires.avalon import AvalonUnit
 from curtaild_emulator.wires.axeos import AxeosUnit
 from curtaild_emulator.wires.braiins import BraiinsUnit
@@ -43,11 +44,12 @@ _UNITS: Mapping[Firmware, type[Unit]] = MappingProxyType(
         Firmware.AXEOS: AxeosUnit,
         Firmware.BRAIINS: BraiinsUnit,
         Firmware.EPIC: EpicUnit,
+        Firmware.AURADINE: AuradineUnit,
         Firmware.VNISH: VnishUnit,
     }
 )
 _EXCHANGES: Mapping[Wire, Callable[[Board], asyncio.BaseProtocol]] = MappingProxyType(
-    {Wire.HTTP: WebExchange, Wire.RPC: RpcExchange, Wire.WHATSMINER_V3: FramedExchange}
+    {Wire.HTTP: WebExchange, Wire.RPC: RpcExchange, Wire.WHATSMINER_V3: FramedExchange, Wire.AURADINE: AuradineExchange}
 )
 _UNPRIVILEGED = MappingProxyType({80: 8000, 502: 5020})
 
@@ -124,6 +126,7 @@ class EmulatedFarm:
                 "http": await self._serve_devices(opening, Wire.HTTP, ports.http),
                 "rpc": await self._serve_devices(opening, Wire.RPC, ports.rpc),
                 "whatsminer_v3": await self._serve_devices(opening, Wire.WHATSMINER_V3, ports.whatsminer_v3),
+                "auradine": await self._serve_devices(opening, Wire.AURADINE, ports.auradine),
                 "braiins": await self._serve_devices(opening, Wire.BRAIINS, ports.braiins),
                 "modbus": await self._serve(
                     opening, tuple(self._meters.meters), ports.modbus, lambda: ModbusExchange(self._meters)
@@ -194,6 +197,7 @@ def _password(passwords: Passwords, firmware: Firmware) -> str:
         Firmware.VNISH: passwords.vnish,
         Firmware.BRAIINS: passwords.braiins,
         Firmware.EPIC: passwords.epic,
+        Firmware.AURADINE: passwords.auradine,
     }
     return known.get(firmware, "")
 

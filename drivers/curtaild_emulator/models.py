@@ -26,6 +26,7 @@ class Firmware(Enum):
     LUXOS = "luxos"  # cgminer RPC with sessions and profiles
     AVALON = "avalon"  # Canaan's own: cgminer RPC in text, commands by ascset
     AXEOS = "axeos"  # ESP-Miner: JSON over HTTP, frequencies
+    AURADINE = "auradine"  # FluxOS: HTTP with tokens, watts or modes
     EPIC = "epic"  # PowerPlay: HTTP on the RPC port, a tuner's targets
     BRAIINS = "braiins"  # Braiins OS: gRPC with tokens, a power target
     VNISH = "vnish"  # JSON over HTTP with tokens and a ladder of tuned presets

@@ -32,6 +32,7 @@ ModelName = Literal[
     "braiins-s19j-pro",
     "braiins-s21",
     "epic-s19j-pro",
+    "auradine-at1500",
     "vnish-s19j-pro",
 ]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
@@ -68,6 +69,7 @@ class Ports(_Table):
     rpc: Port = 4028
     whatsminer_v3: Port = 4433
     braiins: Port = 50_051
+    auradine: Port = 8080
     modbus: Port = 502
     control: Port = 8770
 
@@ -125,6 +127,7 @@ class Passwords(_Table):
     vnish: str = "admin"
     braiins: str = "root"
     epic: str = "letmein"
+    auradine: str = "admin"
 
 
 class FarmPlan(_Table):

@@ -26,6 +26,7 @@ CLASSES = {
     "braiins-s19j-pro": "BOSMinerS19jPro",
     "braiins-s21": "BOSMinerS21",
     "epic-s19j-pro": "ePICS19jPro",
+    "auradine-at1500": "AuradineFluxAT1500",
     "vnish-s19j-pro": "VNishS19jPro",
 }
 BACKENDS = {
@@ -37,6 +38,7 @@ BACKENDS = {
     Firmware.AXEOS: "BitAxe",
     Firmware.BRAIINS: "BOSer",
     Firmware.EPIC: "ePIC",
+    Firmware.AURADINE: "Auradine",
     Firmware.VNISH: "VNish",
 }
 
@@ -103,7 +105,7 @@ async def tell(verb: Callable[[], Awaitable[bool]], firmware: Firmware) -> None:
         assert await verb()
 
 
-@pytest.mark.parametrize("model", ["whatsminer-m50", "whatsminer-m60", "luxos-s21", "braiins-s21"])
+@pytest.mark.parametrize("model", ["whatsminer-m50", "whatsminer-m60", "luxos-s21", "braiins-s21", "auradine-at1500"])
 async def test_a_power_limit_is_obeyed(farm: EmulatedFarm, model: str) -> None:
     name, miner = await find(farm, model)
     assert await miner.set_power_limit(2_000)
@@ -144,7 +146,15 @@ async def test_an_antminer_keeps_its_pools_when_the_client_read_them_first(farm:
 
 
 async def test_lights_blink(farm: EmulatedFarm) -> None:
-    for model in ("antminer-s19", "whatsminer-m50", "whatsminer-m60", "luxos-s19", "vnish-s19j-pro", "braiins-s21"):
+    for model in (
+        "antminer-s19",
+        "whatsminer-m50",
+        "whatsminer-m60",
+        "luxos-s19",
+        "vnish-s19j-pro",
+        "braiins-s21",
+        "auradine-at1500",
+    ):
         name, miner = await find(farm, model)
         assert await miner.fault_light_on()
         assert farm.unit(name).is_blinking

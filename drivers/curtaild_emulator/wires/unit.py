@@ -25,6 +25,7 @@ class Wire(Enum):
     RPC = "rpc"  # the cgminer API and its descendants
     WHATSMINER_V3 = "whatsminer_v3"
     BRAIINS = "braiins"  # gRPC
+    AURADINE = "auradine"  # HTTP on a port of its own
 
 
 class Effect(Enum):
