@@ -208,13 +208,15 @@ async def run_farm(path: Path | str, *, stop: asyncio.Event | None = None) -> No
     async with EmulatedFarm(plan) as farm:
         ports = farm.ports
         _LOG.info(
-            "emulating %d devices and %d meters: http %d, rpc %d, whatsminer v3 %d, modbus %d; control at "
-            "http://127.0.0.1:%d",
+            "emulating %d devices and %d meters: http %d, rpc %d, whatsminer v3 %d, braiins %d, auradine %d, "
+            "modbus %d; control at http://127.0.0.1:%d",
             len(farm.addresses),
             len(farm.meter_addresses),
             ports.http,
             ports.rpc,
             ports.whatsminer_v3,
+            ports.braiins,
+            ports.auradine,
             ports.modbus,
             ports.control,
         )

@@ -11,9 +11,10 @@ import socket
 import subprocess
 import sys
 
+import aiohttp
 import pytest
 
-from curtaild_emulator import CannotListen, EmulatedFarm, FarmPlan
+from curtaild_emulator import MODELS, CannotListen, EmulatedFarm, FarmPlan, Firmware
 from curtaild_emulator.wires.listening import listen
 from emulator.asking import ANY, farm_of, is_shut
 
@@ -35,6 +36,34 @@ async def test_one_listener_answers_for_more_than_a_thousand_devices() -> None:
 
         workers = await asyncio.gather(*(who(address) for address in farm.addresses.values()))
         assert workers == [f"farm.{name}" for name in farm.addresses]
+
+
+PAGES = {
+    Firmware.ANTMINER: "401",
+    Firmware.LUXOS: "Luxor Firmware",
+    Firmware.AVALON: "Avalon Device",
+    Firmware.AXEOS: "AxeOS",
+    Firmware.BRAIINS: "Braiins OS",
+    Firmware.EPIC: "Miner Web Dashboard",
+    Firmware.AURADINE: "Miner UI",
+    Firmware.VNISH: "AnthillOS",
+}
+SPEAK_RPC_IN_JSON = frozenset(Firmware) - {Firmware.AXEOS, Firmware.EPIC}
+
+
+async def test_one_port_speaks_what_the_called_address_speaks() -> None:
+    async with farm_of(*sorted(MODELS)) as farm, aiohttp.ClientSession() as client:
+        for name, address in farm.addresses.items():
+            firmware = farm.plant.miner(name).model.firmware
+            if firmware in PAGES:
+                async with client.get(f"http://{address}:{farm.ports.http}/") as reply:
+                    assert f"<title>{PAGES[firmware]}</title>" in await reply.text()
+            else:
+                assert await is_shut(farm, address, farm.ports.http)
+            if firmware in SPEAK_RPC_IN_JSON:
+                assert not await is_shut(farm, address)
+            if firmware is not Firmware.AURADINE:
+                assert await is_shut(farm, address, farm.ports.auradine)
 
 
 @pytest.mark.parametrize("address", ["127.62.9.9", "127.0.0.1"])

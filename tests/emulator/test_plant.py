@@ -108,6 +108,34 @@ def test_a_percentage_is_followed_fast_and_an_absolute_limit_restarts() -> None:
     assert trace(plant, 400.0) == [pytest.approx(2_500.0, rel=0.04)]
 
 
+def test_where_watts_are_a_setting_they_are_followed_without_a_restart() -> None:
+    plant = plant_of("braiins-s21")
+    assert plant.operating_points("a").step_w == 1.0
+    assert plant.apply("a", point(plant, LIMIT, 2_000.7), 0.0) is Outcome.ACKNOWLEDGED
+    assert plant.read("a", 1.0).state is RunState.RUNNING
+    assert plant.apply("a", point(plant, LIMIT, 2_000.2), 2.0) is Outcome.ALREADY_THERE
+    assert trace(plant, 60.0) == [pytest.approx(2_000.0, rel=0.04)]
+    assert plant.read("a", 60.0).limit_w == 2_000.0
+    assert plant.apply("a", point(plant, OFF), 60.0) is Outcome.ACKNOWLEDGED
+    assert plant.apply("a", point(plant, LIMIT, 2_000.0), 100.0) is Outcome.ACKNOWLEDGED  # wakes to what it was set to
+    assert trace(plant, 400.0) == [pytest.approx(2_000.0, rel=0.04)]
+
+
+def test_an_order_for_later_is_carried_out_at_its_time() -> None:
+    plant = plant_of("avalon-a1566")
+    miner = plant.miner("a")
+    full_w = miner.power_w
+    miner.schedule(100.0, miner.sleep)
+    assert trace(plant, 99.0) == [full_w]
+    assert miner.heading_w == full_w
+    assert trace(plant, 500.0) == [40.0]
+    lit_s = (miner.energy_j(500.0) - 400.0 * 40.0) / full_w
+    assert 100.0 < lit_s < 100.0 + miner.model.fall_s
+    miner.schedule(600.0, miner.wake)
+    assert miner.heading_w == pytest.approx(full_w)  # it will draw that much, if nobody tells it otherwise
+    assert trace(plant, 599.0, 1_000.0) == [40.0, pytest.approx(full_w)]
+
+
 def test_a_limit_given_while_it_starts_is_where_it_ends() -> None:
     plant = plant_of("whatsminer-m60")
     plant.apply("a", point(plant, OFF), 0.0)
