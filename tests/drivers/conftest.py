@@ -23,6 +23,7 @@ FIRMWARES = {
     "vnish": "vnish-s19j-pro",
     "avalon": "avalon-a1566",
     "braiins": "braiins-s19j-pro",
+    "epic": "epic-s19j-pro",
 }
 _ID = "under-test"
 _ADDRESS = "127.0.32.1"

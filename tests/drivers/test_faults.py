@@ -148,13 +148,17 @@ async def test_power_reads_nan(firmware: str) -> None:
 @ALL
 async def test_the_summary_is_empty_while_asleep(firmware: str) -> None:
     async with emulated_bench(firmware) as bench:
+        points = await bench.device.operating_points()
         bench.set_fault(Fault.EMPTY_SUMMARY_ASLEEP)
         await bench.device.apply(OFF)
-        # An Avalon has nothing else to ask: then nobody can know.
-        expected = RunState.UNKNOWN if firmware == "avalon" else RunState.ASLEEP
+        # An Avalon and an ePIC have nothing else to ask: then nobody can know, and they can be woken all the same.
+        expected = RunState.UNKNOWN if firmware in ("avalon", "epic") else RunState.ASLEEP
         reading = await read_until(bench, lambda reading: reading.state is expected, time.monotonic())
         assert reading.state is expected
         assert reading.power_w != 0.0
+        assert await bench.device.apply(points.highest) is Outcome.ACKNOWLEDGED
+        await read_until(bench, lambda _: not bench.miner.setting.asleep, time.monotonic())
+        assert not bench.miner.setting.asleep
 
 
 @ALL

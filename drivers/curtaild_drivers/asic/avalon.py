@@ -116,7 +116,8 @@ class Avalon:
             raise Unsupported(f"an Avalon knows {OFF}, {', '.join(LEVELS)}, not {point.key!r}")
         if self._is_asleep is None or self._level in (None, point.key):
             await self.read(until)
-        is_asleep, has_changed = self._is_asleep, self._level != point.key
+        is_asleep = self._is_asleep is not False  # one that does not say is told to start
+        has_changed = self._level != point.key
         if not is_asleep and not has_changed:
             return Outcome.ALREADY_THERE
         if has_changed:

@@ -144,7 +144,8 @@ class Braiins:
         if self._is_paused is None or self._target_w in (None, target_w):
             self._target_w = None  # whatever is remembered, it is asked anew
             await self.read(until)
-        is_paused, has_changed = self._is_paused, self._target_w != target_w
+        is_paused = self._is_paused is not False  # one that does not say is told to resume
+        has_changed = self._target_w != target_w
         if has_changed:
             await self._set_target(target_w, until)
         if not is_paused:

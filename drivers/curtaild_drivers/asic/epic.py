@@ -111,11 +111,11 @@ class Epic:
         if point.key not in (LIMIT, NORMAL):
             raise Unsupported(f"ePIC knows {OFF}, {LIMIT} and {NORMAL}, not {point.key!r}")
         await self.read(until)
-        is_asleep, tuner = self._is_asleep, self._tuner
-        if is_asleep is None:
-            raise BadReply("summary: says nothing of what it does")
-        if (point.key == LIMIT) != (tuner is not None):
-            raise Unsupported("its tuner runs by power" if tuner else "its tuner does not run by power")
+        is_asleep, tuner = self._is_asleep is not False, self._tuner  # one that does not say is told to start
+        if point.key == LIMIT and tuner is None and self._is_asleep is not None:
+            raise Unsupported("its tuner does not run by power")
+        if point.key == NORMAL and tuner is not None:
+            raise Unsupported("its tuner runs by power")
         target_w = math.floor(point.draw_w + 1e-6)
         has_changed = tuner is not None and _target_w(tuner) != target_w
         if tuner is not None and has_changed:
