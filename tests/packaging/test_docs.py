@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from curtaild.cli.main import app
+from curtaild_drivers.asic.identify import OWN
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("systemd/*.md")])
@@ -79,3 +80,9 @@ def test_a_wrong_command_would_be_noticed() -> None:
     assert unknown_part(["grid", "allocation"], ["--wait"]) is None
     assert unknown_part(["grid", "alocation"], []) == "alocation"
     assert unknown_part(["run"], ["--watch"]) == "--watch"
+
+
+def test_the_readme_lists_every_firmware_that_has_wire_code() -> None:
+    rows = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.endswith("| own wire code |")]
+    listed = " ".join(rows).lower().replace(", api ", "-")
+    assert [name for name in OWN if name not in listed] == []
