@@ -24,10 +24,11 @@ FIRMWARES = {
     "avalon": "avalon-a1566",
     "braiins": "braiins-s19j-pro",
     "epic": "epic-s19j-pro",
+    "auradine": "auradine-at1500",
 }
 _ID = "under-test"
 _ADDRESS = "127.0.32.1"
-_ANY_PORTS = Ports(http=0, rpc=0, whatsminer_v3=0, braiins=0, modbus=0, control=0)
+_ANY_PORTS = Ports(http=0, rpc=0, whatsminer_v3=0, braiins=0, auradine=0, modbus=0, control=0)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -96,6 +97,7 @@ async def emulated_bench(firmware: str, speed: float = 1_000.0) -> AsyncIterator
         settings = {"firmware": firmware, "read_deadline_s": 2, "write_deadline_s": 2}
         settings |= {"rpc_port": farm.ports.rpc or 1, "http_port": farm.ports.http or 1}
         settings |= {"v3_port": farm.ports.whatsminer_v3 or 1, "braiins_port": farm.ports.braiins or 1}
+        settings |= {"auradine_port": farm.ports.auradine or 1}
         open_another = _opener(_ADDRESS, settings, {})
         device = open_another()
         stack.push_async_callback(device.close)

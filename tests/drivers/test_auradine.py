@@ -27,7 +27,7 @@ from curtaild_drivers.registry import OpenContext
 from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, HttpAsked, Server, http_answer, patience, plain_http, rpc
 
 OFF = OperatingPoint("off", 50, 0.0)
-NORMAL = OperatingPoint("normal", 3500, 200e12)
+NORMAL = OperatingPoint("normal", 3300, 150e12)
 BY = "FluxOS-2023-12.27-9bf070ee"
 
 
@@ -117,11 +117,11 @@ async def test_a_reading() -> None:
 async def test_points_under_a_power_target_and_as_shipped() -> None:
     async with running(Miner()) as device:
         points = await device.operating_points()
-    assert [(p.key, p.draw_w) for p in points.points] == [("off", 50.0), ("limit", 1750.0), ("limit", 3500.0)]
+    assert [(p.key, p.draw_w) for p in points.points] == [("off", 50.0), ("limit", 1650.0), ("limit", 3300.0)]
     async with running(Miner(mode={"Mode": "normal", "Sleep": "off"})) as device:
         points = await device.operating_points()
         assert (await device.read()).point_key == "normal"
-    assert [(p.key, p.draw_w) for p in points.points[-2:]] == [("limit", 3499.0), ("normal", 3500.0)]
+    assert [(p.key, p.draw_w) for p in points.points[-2:]] == [("limit", 3299.0), ("normal", 3300.0)]
 
 
 async def test_a_warm_stop_is_one_request() -> None:
@@ -241,4 +241,4 @@ async def test_another_firmware_at_the_same_address_is_noticed() -> None:
 async def test_identity() -> None:
     async with running(Miner(), firmware="auradine") as device:
         identity = await device.identify()
-    assert identity == Identity("Auradine", "AT1500", "auradine", "2023-12.27", "AU23200006", 3500.0)
+    assert identity == Identity("Auradine", "AT1500", "auradine", "2023-12.27", "AU23200006", 3300.0)

@@ -104,7 +104,7 @@ async def test_answers_with_garbage(firmware: str) -> None:
 async def test_another_password(firmware: str) -> None:
     async with emulated_bench(firmware) as bench:
         bench.set_fault(Fault.WRONG_PASSWORD)
-        if firmware == "braiins":
+        if firmware in ("braiins", "auradine"):
             with pytest.raises(AuthFailed):
                 await bench.device.read()
         else:
@@ -137,7 +137,7 @@ async def test_answers_come_in_fragments(firmware: str) -> None:
         assert is_asleep(await read_until(bench, is_asleep, time.monotonic()))
 
 
-@pytest.mark.parametrize("firmware", ["whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "avalon"])
+@pytest.mark.parametrize("firmware", ["whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "avalon", "epic", "auradine"])
 async def test_power_reads_nan(firmware: str) -> None:
     async with emulated_bench(firmware) as bench:
         bench.set_fault(Fault.NAN_POWER)

@@ -65,8 +65,7 @@ _RATINGS: dict[str, tuple[float, float]] = {
     "M66": (5572, 280),
     "M66S": (5513, 298),
     # Auradine: W, TH/s
-    "AT1500": (3500, 200),
-    "AT2880": (4800, 288),
+    "AT1500": (3300, 150),
     # Canaan: W, TH/s
     "AVALON1246": (3420, 90),
     "AVALON1346": (3300, 110),
