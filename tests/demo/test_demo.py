@@ -44,7 +44,7 @@ def test_every_step_ends_within_its_limit(tmp_path: Path) -> None:
     assert verdicts == {step.name: "floor" if step.share == 0 else "kept" for step in STEPS}, told
     for name in ("60 %", "30 %", "0 %", "silence"):
         assert 0 < results[name]["first_command_s"] < results[name]["to_limit_s"], told
-    assert results["60 %"]["end_w"] > 0.6 * results["60 %"]["limit_w"], "it shed what it had to, not all it could"
+    assert results["60 %"]["end_w"] > 0.85 * results["60 %"]["limit_w"], "it shed what it had to, not all it could"
     assert results["back"]["end_w"] > 1.2 * results["silence"]["end_w"], "what the fail-safe shed came back"
     for stage in ("accepted", "follows", "reached", "falls short", "link unlimited → failsafe"):
         assert stage in ran.stdout

@@ -73,6 +73,11 @@ class MeteredFeeder:
         )
         return self.is_fresh != was_fresh
 
+    @property
+    def settled_w(self) -> Watts:
+        """The newest sample where it is lower than the smoothed power: a shed shows at once, a noisy peak does not."""
+        return min(self.smoothed_w, self.power_w) if self.power_w is not None else self.smoothed_w
+
     def age_s(self, now: Seconds) -> Seconds | None:
         return now - self.read_at if self.read_at is not None else None
 
@@ -87,7 +92,7 @@ class MeteredFeeder:
         """
         if not self.is_fresh or self.power_w is None or self.changed_at <= self.counted_at:
             return
-        self.floor_w = min(self.smoothed_w, self.power_w) - reserved_w
+        self.floor_w = self.settled_w - reserved_w
         if not is_quiet or self.changed_at <= last_move_at:
             return
         if last_move_at > self.counted_at:

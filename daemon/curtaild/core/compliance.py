@@ -18,7 +18,7 @@ ESCALATED_OVER_FRACTION = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How one feeder stands this cycle (W). `drawn_w`: its fresh meter (smoothed), else what is reserved."""
+    """How one feeder stands this cycle (W). `drawn_w`: its meter, else what is reserved. `metered_w`: smoothed."""
 
     limit_w: Watts
     drawn_w: Watts

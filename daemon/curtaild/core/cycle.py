@@ -462,7 +462,7 @@ def _standing(site: Site, feeder: FeederId) -> Standing:
     metered_w = meter.smoothed_w if meter is not None and meter.is_fresh else None
     return Standing(
         limit_w=site.limit_w(feeder),
-        drawn_w=metered_w if metered_w is not None else sums.total_reserved_w,
+        drawn_w=meter.settled_w if meter is not None and meter.is_fresh else sums.total_reserved_w,
         metered_w=metered_w,
         applied_w=sums.total_planned_w,
         floor_w=sums.lowest_w + sums.auxiliary_w,

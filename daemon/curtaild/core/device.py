@@ -135,6 +135,7 @@ class Device:
         return (
             reading is not None
             and self.drawn_at == reading.taken_at
+            and self.failed_polls == 0
             and reading.state is not RunState.STARTING
             and Condition.STALE not in self.conditions
         )

@@ -139,10 +139,9 @@ def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None
         )
         return
     if not meter.is_estimated:
-        own.total_reserved_w = max(own.total_reserved_w, meter.smoothed_w)
-        own.total_planned_w = max(
-            own.total_planned_w, meter.smoothed_w - own.reserved_w - own.just_moved_w + own.planned_w
-        )
+        metered_w = meter.settled_w  # the smoothed one lags behind a shed, which would then be done twice
+        own.total_reserved_w = max(own.total_reserved_w, metered_w)
+        own.total_planned_w = max(own.total_planned_w, metered_w - own.reserved_w - own.just_moved_w + own.planned_w)
         return
     least_w = -policy.reading_error_fraction * own.measured_w
     own.auxiliary_w = meter.upper_w(1.0, least_w)
