@@ -199,10 +199,13 @@ async def _knock(access: Access, tls: ssl.SSLContext | None) -> None:
 async def _hang_up(writer: asyncio.StreamWriter) -> None:
     """Close politely where the other end plays along: a TLS connection just dropped is an error in the broker's log."""
     writer.close()
-    with suppress(OSError, TimeoutError):
+    try:
         async with asyncio.timeout(ALERT_WAIT_S):
             await writer.wait_closed()
-    writer.transport.abort()
+    except TimeoutError:
+        writer.transport.abort()  # only here: before 3.11.3 a closed TLS transport cannot be aborted (AttributeError)
+    except OSError:
+        return
 
 
 def _unreachable(access: Access, error: Exception) -> ConnectionFailed:
