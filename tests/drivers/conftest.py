@@ -25,6 +25,7 @@ FIRMWARES = {
     "braiins": "braiins-s19j-pro",
     "epic": "epic-s19j-pro",
     "auradine": "auradine-at1500",
+    "axeos": "bitaxe-gamma",
 }
 _ID = "under-test"
 _ADDRESS = "127.0.32.1"

@@ -24,13 +24,13 @@ SessionID,IsPowerSupplyOn,code,msg,summary,power,config,miner,working,salt,newsa
 power-percent,hash-realtime,elapsed,up-freq-finish,pools,url,user,pass,bitmain-work-mode,miner-mode,stats,enc,
 miner_status,miner_state,hr_realtime,power_consumption,overclock,preset,presets,name,pretty,status,token,err,
 Token,PSU,PowerIn,Mode,Sleep,MHS 5s,Status,Operating State,HBs,PerpetualTune,Algorithm,PowerTune,Target,Running,
-Power Supply Stats,Input Power,result,error
+Power Supply Stats,Input Power,result,error,frequency,hashRate,miningPaused,frequencyOptions,defaultFrequency
 """
 KEYS = st.sampled_from(WORDS.replace("\n", "").split(","))
 SHAPES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
 )
-FIRMWARES = ["antminer", "whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "auradine", "epic"]
+FIRMWARES = ["antminer", "whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "auradine", "epic", "axeos"]
 
 
 def is_sane(reading: Reading) -> bool:

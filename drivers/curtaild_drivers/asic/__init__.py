@@ -1,4 +1,4 @@
-"""ASIC miners: stock Antminer, Whatsminer v2 and v3, and LuxOS in own, checked wire code; all others through pyasic."""
+"""ASIC miners: ten firmwares in own, checked wire code (see `identify.OWN`); all others through pyasic."""
 
 from curtaild_drivers.asic.device import AsicDevice, open_device
 from curtaild_drivers.asic.settings import AsicSettings

@@ -13,6 +13,7 @@ from typing import Any
 from curtaild_drivers.asic.antminer import Antminer
 from curtaild_drivers.asic.auradine import Auradine
 from curtaild_drivers.asic.avalon import Avalon
+from curtaild_drivers.asic.axeos import AxeOS
 from curtaild_drivers.asic.braiins import Braiins
 from curtaild_drivers.asic.epic import Epic
 from curtaild_drivers.asic.firmware import Access, Firmware, MakeFirmware
@@ -28,6 +29,7 @@ OWN: Mapping[str, MakeFirmware] = {
     "antminer": Antminer,
     "auradine": Auradine,
     "avalon": Avalon,
+    "axeos": AxeOS,
     "braiins": Braiins,
     "epic": Epic,
     "luxos": LuxOS,
@@ -41,6 +43,7 @@ _BACKENDS = {
     "Auradine": "auradine",
     "AvalonMiner": "avalon",
     "BOSer": "braiins",
+    "BitAxe": "axeos",
     "LUXMiner": "luxos",
     "VNish": "vnish",
     "ePIC": "epic",

@@ -13,7 +13,7 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 Deadline = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
 
 OwnFirmware = Literal[
-    "antminer", "auradine", "avalon", "braiins", "epic", "luxos", "vnish", "whatsminer-v2", "whatsminer-v3"
+    "antminer", "auradine", "avalon", "axeos", "braiins", "epic", "luxos", "vnish", "whatsminer-v2", "whatsminer-v3"
 ]
 """The firmwares that are spoken to in this driver's own wire code."""
 
@@ -32,7 +32,7 @@ class AsicSettings(DriverSettings):
     rpc_port: Port = 4028
     """The cgminer-like API of Antminer, Auradine, Avalon, LuxOS and Whatsminer v2; the web server of ePIC."""
     http_port: Port = 80
-    """The web server of Antminer and VNish."""
+    """The web server of Antminer, AxeOS and VNish."""
     auradine_port: Port = 8080
     """The web server of Auradine."""
     braiins_port: Port = 50_051
