@@ -18,10 +18,13 @@ ESCALATED_OVER_FRACTION = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How one feeder stands this cycle (W). `drawn_w`: its meter, else what is reserved. `metered_w`: smoothed."""
+    """How one feeder stands this cycle (W). `drawn_w`: its meter, else what is reserved.
+
+    `lasting_w`: the same without the meter's noise, but a few seconds late: a breach is judged by it."""
 
     limit_w: Watts
     drawn_w: Watts
+    lasting_w: Watts
     metered_w: Watts | None
     applied_w: Watts
     floor_w: Watts
@@ -98,7 +101,7 @@ class Compliance:
     def _watch_feeder(
         self, feeder: FeederId, breach: _Breach, standing: Standing, policy: Policy, now: Seconds
     ) -> list[Event]:
-        over_w = (standing.metered_w if standing.metered_w is not None else standing.drawn_w) - standing.limit_w
+        over_w = standing.lasting_w - standing.limit_w
         is_over = over_w > policy.margin_w(standing.limit_w)
         if is_over:
             breach.under_since = None
@@ -162,6 +165,9 @@ def _ack(
     reason: str | None = None,
 ) -> Ack:
     standing = standings.get(allocation.feeder)
+    metered_w = standing.metered_w if standing else None
+    if standing is not None and metered_w is not None and stage is AckStage.REACHED:
+        metered_w = standing.drawn_w  # the very sample that proves it: the smoothed one lags behind a shed
     return Ack(
         at=now,
         stage=stage,
@@ -171,7 +177,7 @@ def _ack(
         feeder=allocation.feeder,
         limit_w=allocation.ceiling.watts if isinstance(allocation.ceiling, Limit) else None,
         applied_w=standing.applied_w if standing else None,
-        metered_w=standing.metered_w if standing else None,
+        metered_w=metered_w,
         floor_w=standing.floor_w if standing else None,
         reason=reason,
     )
