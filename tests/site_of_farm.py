@@ -68,7 +68,7 @@ class SiteFile:
 
 
 def _feeder(feeder: FeederPlan, ports: Ports, rating_w: float) -> Table:
-    table: Table = {"id": feeder.id, "rating_w": rating_w}
+    table: Table = {"id": feeder.id, "rating_w": rating_w, "auxiliary_w": feeder.auxiliary_w}
     if feeder.parent is not None:
         table["parent"] = feeder.parent
     if feeder.address is not None:

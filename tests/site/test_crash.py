@@ -81,7 +81,8 @@ class Grid:
         limit_w = math.inf if newest.limit_w is None else newest.limit_w
         await self._site.until(f"{newest} in force", lambda status: newest.id in sources(status))
         what = f"{newest} obeyed"
-        await self._site.until(what, lambda status: self._heading_w(feeder) <= METER_NOISE * limit_w, devices=True)
+        under_w = METER_NOISE * limit_w  # a stock Antminer is given a minute to fall before others must stand in for it
+        await self._site.until(what, lambda status: self._heading_w(feeder) <= under_w, 90, devices=True)
         self._calm_at[feeder] = [*self._calm_at.get(feeder, []), time.monotonic()]
 
     async def _accepted(self, feeder: str) -> Stated:
