@@ -25,7 +25,8 @@ FLOOR_W = 400.0
 def stands(
     drawn_w: Watts, *, limit_w: Watts = 1_000.0, deficit_w: Watts = 0.0, metered_w: Watts | None = None
 ) -> Standing:
-    return Standing(limit_w, drawn_w, metered_w, applied_w=900.0, floor_w=FLOOR_W, deficit_w=deficit_w)
+    lasting_w = metered_w if metered_w is not None else drawn_w
+    return Standing(limit_w, drawn_w, lasting_w, metered_w, applied_w=900.0, floor_w=FLOOR_W, deficit_w=deficit_w)
 
 
 def states(limit_w: Watts | None, name: str = "a1", **more: Any) -> Allocation:

@@ -41,6 +41,12 @@ from curtaild_drivers.contract import (
     Watts,
 )
 
+TRIM_AFTER_S = 20.0
+"""A shed shows at the meter within this, or something else draws."""
+
+TRIM_CONFIRMED_S = 5.0
+"""So long a meter must stay above the limit: one noisy sample moves nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class PollFailure:
@@ -139,6 +145,8 @@ class Site:
         self.actuations_issued = 0
         self._starts_owed = 0.0
         self._room_since: Seconds | None = None
+        self._over_since: dict[FeederId, Seconds] = {}
+        self._shed_at: dict[FeederId, Seconds] = {}
         for intent in intents:
             self._resume(intent, now)
 
@@ -389,12 +397,26 @@ def _room(site: Site, now: Seconds) -> dispatch.Room:
         limit_w = within(site.link.lowest(feeder, now, now + down_s), spec.rating_w)
         margin_w = site.policy.margin_w(limit_w)
         is_over = sums.total_planned_w > limit_w
-        room.over_w[feeder] = sums.total_planned_w - limit_w + margin_w if is_over else 0.0
+        over_w = sums.total_planned_w - limit_w if is_over else _unexplained_w(site, feeder, limit_w, now)
+        room.over_w[feeder] = over_w + margin_w if over_w > 0 else 0.0
         raise_limit_w = min(
             site.ramp_w[feeder], within(site.link.lowest(feeder, now, now + down_s + up_s), spec.rating_w)
         )
         room.free_w[feeder] = raise_limit_w - site.policy.margin_w(raise_limit_w) - sums.total_reserved_w
     return room
+
+
+def _unexplained_w(site: Site, feeder: FeederId, limit_w: Watts, now: Seconds) -> Watts:
+    """What a fresh meter shows above the limit though every command should have had its effect: whatever it is, it must
+    be shed. Counted only after a while without commands below, so that no step is shed twice."""
+    meter = site.meters.get(feeder)
+    if meter is None or not meter.is_fresh or meter.settled_w <= limit_w:
+        site._over_since.pop(feeder, None)
+        return 0.0
+    over_since = site._over_since.setdefault(feeder, now)
+    is_lasting = now - over_since >= TRIM_CONFIRMED_S
+    is_quiet = now - site._shed_at.get(feeder, -math.inf) >= TRIM_AFTER_S
+    return meter.settled_w - limit_w if is_lasting and is_quiet else 0.0
 
 
 def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> list[Event]:
@@ -434,6 +456,7 @@ def _issue(site: Site, move: dispatch.Move, now: Seconds) -> tuple[Command, list
     )
     device.recent_w = ()
     if not move.is_raise:
+        site._shed_at.update(dict.fromkeys(site.tree.paths[device.spec.feeder], now))
         device.sheds += 1
         device.restore_after = dispatch.restore_after(device, move.target, now)
     events.append(reserve.changed(device, device.actuation, ActuationStage.ISSUED, now, ""))
@@ -459,10 +482,12 @@ def _tell(site: Site, now: Seconds) -> list[Event]:
 def _standing(site: Site, feeder: FeederId) -> Standing:
     sums = site.tallies[feeder]
     meter = site.meters.get(feeder)
-    metered_w = meter.smoothed_w if meter is not None and meter.is_fresh else None
+    is_metered = meter is not None and meter.is_fresh
+    metered_w = meter.settled_w if meter is not None and is_metered else None
     return Standing(
         limit_w=site.limit_w(feeder),
-        drawn_w=meter.settled_w if meter is not None and meter.is_fresh else sums.total_reserved_w,
+        drawn_w=metered_w if metered_w is not None else sums.total_reserved_w,
+        lasting_w=meter.smoothed_w if meter is not None and is_metered else sums.total_reserved_w,
         metered_w=metered_w,
         applied_w=sums.total_planned_w,
         floor_w=sums.lowest_w + sums.auxiliary_w,
