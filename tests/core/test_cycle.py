@@ -393,3 +393,22 @@ def test_thirty_thousand_miners_are_one_cycle() -> None:
     assert sum(told.get(device, point).draw_w for device, point in points.items()) <= limit_w
     assert site.deficits[SITE] == 0.0
     assert cycle({}) == {}
+
+
+# ---- the meter has the last word --------------------------------------------------------------------
+
+
+def test_what_a_meter_goes_on_showing_above_the_limit_is_shed_whatever_it_is() -> None:
+    """A miner is told to stop and stays: nobody need wait a minute for proof of it, the meter shows it sooner."""
+    tree = tree_of(FeederSpec(SITE, None, 1e6, meter_stale_after_s=10.0))
+    specs = [spec_of(f"m{index}", SWITCH, settle_down_s=60.0, min_off_s=0.0) for index in range(5)]
+    site = PaperSite(tree=tree, specs=specs, failsafe_w=1e6, deaf={"m0"})
+    site.tick(site.states(None))
+    site.run(5)
+    site.tick(site.states(4_100.0))
+    site.run(3)
+    assert site.device("m0").headed_for() == SWITCH.lowest  # the first told to go, and deaf
+    assert site.true_w() == 5_000.0
+    site.run(25)
+    assert site.true_w() == 4_000.0
+    assert len(site.told()) == 2  # one more in its place, and once
