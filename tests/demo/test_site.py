@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from curtaild.demo import site
-from curtaild.demo.pace import pace
+from curtaild.demo.pace import FEWEST_DEVICES, MOST_DEVICES, pace
 from curtaild_config import check_site
 from curtaild_emulator import MODELS
 
 PORTS = {"http": 8001, "rpc": 8002, "whatsminer_v3": 8003, "modbus": 8004, "control": 8005}
 
 
-@pytest.mark.parametrize("devices", [site.FEWEST_DEVICES, 15, 41, 210, site.MOST_DEVICES])
+@pytest.mark.parametrize("devices", [FEWEST_DEVICES, 15, 41, 210, MOST_DEVICES])
 def test_the_site_file_lists_the_very_devices_and_nothing_is_wrong_with_it(devices: int, tmp_path: Path) -> None:
     plan = site.farm_plan(devices, 10.0, 99)
     path = tmp_path / "site.toml"

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from curtaild.demo.pace import DEFAULT_S, LONGEST_S, SHORTEST_S
-from curtaild.demo.site import FEWEST_DEVICES, MOST_DEVICES
+from curtaild.demo.pace import DEFAULT_S, FEWEST_DEVICES, LONGEST_S, MOST_DEVICES, SHORTEST_S
 
 PLAIN_WIDTH = 130
 

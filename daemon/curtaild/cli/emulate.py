@@ -10,14 +10,15 @@ from typing import Annotated
 import typer
 import uvloop
 
-from curtaild_emulator import BadPlan, CannotListen, run_farm
-
 
 def command(farm: Annotated[Path, typer.Argument(help="The farm file; see farm.example.toml.")]) -> None:
     """Run an emulated farm on loopback: miners and meters with their real protocols and physics.
 
     Faults are switched live through its control API, which prints its address at the start.
     """
+    # only here: a daemon that starts again in the middle of a shed shall not load a farm first
+    from curtaild_emulator import BadPlan, CannotListen
+
     try:
         uvloop.run(_until_stopped(farm))
     except (BadPlan, CannotListen, OSError) as error:
@@ -26,6 +27,8 @@ def command(farm: Annotated[Path, typer.Argument(help="The farm file; see farm.e
 
 
 async def _until_stopped(farm: Path) -> None:
+    from curtaild_emulator import run_farm
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

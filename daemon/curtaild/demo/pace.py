@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from curtaild_drivers.contract import Seconds
 
+FEWEST_DEVICES, MOST_DEVICES = 14, 5000
 DEFAULT_S, SHORTEST_S, LONGEST_S = 96.0, 24.0, 3600.0
 """In less than the shortest a step is over before a daemon that decides once a second can show what it does."""
 SPEED_AT_DEFAULT = 35.0

@@ -14,7 +14,6 @@ from curtaild_emulator.plan import ModelName
 SITE = "demo"
 ROOT = "site"
 ROWS = ("row-1", "row-2")
-FEWEST_DEVICES, MOST_DEVICES = 14, 5000
 RATING_OF_DEMAND = 1.15
 FAILSAFE_SHARE = 0.5
 LATENCY_S = 0.02
