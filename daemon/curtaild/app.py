@@ -16,8 +16,8 @@ from curtaild import memory, translate
 from curtaild.actuator import Actuator
 from curtaild.clock import Clock, SystemClock
 from curtaild.control import ControlLoop
-from curtaild.core.cycle import Site
 from curtaild.core.link import Link
+from curtaild.core.site import Site
 from curtaild.core.status import SiteStatus
 from curtaild.fleet import FleetDevice, open_devices, open_meters
 from curtaild.grid.connection import GridLink

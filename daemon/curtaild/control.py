@@ -16,7 +16,7 @@ from typing import Protocol
 from curtaild import memory
 from curtaild.actuator import Actuator
 from curtaild.clock import Clock
-from curtaild.core.cycle import Command, Decision, Site, step
+from curtaild.core.cycle import Command, Decision, step
 from curtaild.core.events import (
     Ack,
     AckStage,
@@ -28,6 +28,7 @@ from curtaild.core.events import (
     LimitChanged,
     LinkChanged,
 )
+from curtaild.core.site import Site
 from curtaild.core.snapshot import status_of
 from curtaild.core.status import SiteStatus
 from curtaild.inbox import Inbox

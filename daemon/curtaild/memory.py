@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from curtaild.clock import Clock, UnixSeconds, to_monotonic, to_unix
 from curtaild.core.allocation import Allocation, AllocationId, Issuer, Urgency
-from curtaild.core.cycle import RaiseIntent
 from curtaild.core.device import Device, DrawRatio
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import LinkMemory
+from curtaild.core.site import RaiseIntent
 from curtaild_drivers.contract import DeviceId, FeederId, Identity, OperatingPoint, Seconds
 
 log = logging.getLogger(__name__)

@@ -15,13 +15,14 @@ from curtaild.core.allocation import (
     HeartbeatReceived,
     Issuer,
 )
-from curtaild.core.cycle import Answer, Command, Decision, Described, Inputs, RaiseIntent, Site, step
+from curtaild.core.cycle import Answer, Command, Decision, Described, Inputs, step
 from curtaild.core.device import Device, DeviceSpec
 from curtaild.core.events import ActuationStage, Event
 from curtaild.core.feeders import FeederSpec, FeederTree
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
+from curtaild.core.site import RaiseIntent, Site
 from curtaild_drivers.contract import (
     OFF,
     DeviceId,

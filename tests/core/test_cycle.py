@@ -26,7 +26,7 @@ from core.rig import (
 )
 from core.virtual_site import VirtualSite
 from curtaild.core.allocation import Allocation, AllocationId, AllocationReceived, HeartbeatReceived, Issuer
-from curtaild.core.cycle import Answer, Inputs, PollFailure, RaiseIntent, Site, step
+from curtaild.core.cycle import Answer, Inputs, PollFailure, step
 from curtaild.core.events import (
     Ack,
     ActuationChanged,
@@ -43,6 +43,7 @@ from curtaild.core.feeders import FeederSpec
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
+from curtaild.core.site import RaiseIntent, Site
 from curtaild.core.snapshot import status_of
 from curtaild_drivers.contract import DeviceId, FeederId, MeterReading, OperatingPoint, Reading, RunState
 from curtaild_emulator import MODELS, Fault, Plant, PlantDevice, PlantFeeder

@@ -10,12 +10,13 @@ import pytest
 
 from core.rig import EXACT, MODES, SITE, SLIDER, ladder, point_of, reading_of, spec_of, tree_of
 from curtaild.core.allocation import Allocation, AllocationId, AllocationReceived, HeartbeatReceived, Issuer
-from curtaild.core.cycle import Answer, Command, Inputs, PollFailure, Site, step
+from curtaild.core.cycle import Answer, Command, Inputs, PollFailure, step
 from curtaild.core.device import Device, DeviceSpec
 from curtaild.core.events import ActuationChanged, ActuationStage, Condition, DeviceChanged, Event
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
+from curtaild.core.site import Site
 from curtaild_drivers.contract import OperatingPoint, Reading, RunState, Seconds, Watts
 
 OFF_, LOW, NORMAL = MODES.points

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from curtaild.core.allocation import Allocation, AllocationId, AllocationReceived, HeartbeatReceived, Issuer, Urgency
-from curtaild.core.cycle import Answer, Command, Decision, Inputs, PollFailure, RaiseIntent, Site, step
+from curtaild.core.cycle import Answer, Command, Decision, Inputs, PollFailure, step
 from curtaild.core.cycle import Described as DescribedDevice
 from curtaild.core.device import DeviceSpec
 from curtaild.core.events import ActuationStage, Condition, Event
@@ -21,6 +21,7 @@ from curtaild.core.feeders import FeederSpec, FeederTree
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
+from curtaild.core.site import RaiseIntent, Site
 from curtaild_drivers import contract
 from curtaild_drivers.contract import DeviceId, DriverError, FeederId, Seconds, Watts
 from curtaild_emulator import MeterFault, Plant, PlantFeeder

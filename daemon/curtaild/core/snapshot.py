@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from curtaild.core.cycle import Site
 from curtaild.core.device import Device
 from curtaild.core.limits import UNLIMITED
+from curtaild.core.site import Site
 from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
 from curtaild_drivers.contract import FeederId, RunState, Seconds
 

@@ -1,0 +1,137 @@
+"""Everything the daemon knows of its site, changed by `cycle.step` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from curtaild.core.auxiliary import MeteredFeeder
+from curtaild.core.compliance import Compliance
+from curtaild.core.device import Actuation, Device, DeviceSpec
+from curtaild.core.events import ActuationId, ActuationStage
+from curtaild.core.feeders import FeederTree
+from curtaild.core.limits import UNLIMITED, Ceiling, within
+from curtaild.core.link import Link, LinkPolicy
+from curtaild.core.policy import Policy
+from curtaild.core.tally import FeederTally
+from curtaild_drivers.contract import DeviceId, FeederId, OperatingPoint, Seconds, Watts
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseIntent:
+    """A raise that was written down before it was sent, by a run that ended before it was confirmed."""
+
+    device: DeviceId
+    target: OperatingPoint
+
+
+class Site:
+    """Everything the daemon knows; changed by `step` alone. `epoch` names this run in actuation and breach ids."""
+
+    def __init__(
+        self,
+        tree: FeederTree,
+        devices: Iterable[DeviceSpec],
+        link: Link,
+        policy: Policy,
+        now: Seconds,
+        epoch: str,
+        intents: Iterable[RaiseIntent] = (),
+    ) -> None:
+        self.tree = tree
+        self.link = link
+        self.policy = policy
+        self.started_at = now
+        self.stepped_at = now
+        self.epoch = epoch
+        self.devices = {spec.id: Device(spec) for spec in devices}
+        self.meters: dict[FeederId, MeteredFeeder] = {}
+        self.compliance = Compliance(epoch)
+        self.limits: dict[FeederId, tuple[Ceiling, str]] = {}
+        self.ramp_w: dict[FeederId, Watts] = {}
+        self.deficits: dict[FeederId, Watts] = {}
+        self.tallies: dict[FeederId, FeederTally] = {}
+        self._hang_up()
+        self.actuations_issued = 0
+        self.starts_owed = 0.0
+        self.room_since: Seconds | None = None
+        self.over_since: dict[FeederId, Seconds] = {}
+        self.shed_at: dict[FeederId, Seconds] = {}
+        for intent in intents:
+            self._resume(intent, now)
+
+    def _resume(self, intent: RaiseIntent, now: Seconds) -> None:
+        """After a crash a raise may or may not have been sent: its outcome is unknown."""
+        device = self.devices.get(intent.device)
+        if device is not None:
+            device.actuation = Actuation(
+                id=self.next_actuation_id(),
+                target=intent.target,
+                before=None,
+                is_raise=True,
+                issued_at=now,
+                reserved_before_w=intent.target.draw_w,
+                rule="found unconfirmed at start",
+                allocation_id=None,
+                stage=ActuationStage.OUTCOME_UNKNOWN,
+                answered_at=now,
+            )
+
+    def reconfigure(
+        self, tree: FeederTree, devices: Iterable[DeviceSpec], link_policy: LinkPolicy, policy: Policy
+    ) -> None:
+        """Take a new site file: what is known of devices, meters and the link that stay is kept."""
+        self.tree, self.policy, self.link.policy = tree, policy, link_policy
+        known = self.devices
+        self.devices = {}
+        for spec in devices:
+            device = known.get(spec.id)
+            if device is None:
+                device = Device(spec)
+            elif device.spec.points is None:
+                device.spec = spec
+            else:
+                known_spec = device.spec
+                device.spec = replace(
+                    spec,
+                    points=known_spec.points,
+                    rated_w=max(spec.rated_w, known_spec.points.highest.draw_w if known_spec.points else 0.0),
+                    settle_down_s=known_spec.settle_down_s,
+                    settle_up_s=known_spec.settle_up_s,
+                )
+            self.devices[spec.id] = device
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Put devices and meters on their feeders; forget feeders that are gone."""
+        tree = self.tree
+        self.by_feeder: dict[FeederId, list[Device]] = {feeder: [] for feeder in tree.specs}
+        for device in self.devices.values():
+            self.by_feeder[device.spec.feeder].append(device)
+        known = self.meters
+        self.meters = {}
+        for feeder, spec in tree.specs.items():
+            if spec.meter_stale_after_s is not None:
+                meter = self.meters[feeder] = known.get(feeder) or MeteredFeeder(spec)
+                meter.spec = spec
+        self.tallies = {feeder: FeederTally() for feeder in tree.specs}
+        self.limits = {feeder: limit for feeder, limit in self.limits.items() if feeder in tree.specs}
+        self.ramp_w = {feeder: ramp for feeder, ramp in self.ramp_w.items() if feeder in tree.specs}
+        self.deficits = {feeder: self.deficits.get(feeder, 0.0) for feeder in tree.specs}
+
+    def next_actuation_id(self) -> ActuationId:
+        self.actuations_issued += 1
+        return ActuationId(f"{self.epoch}-{self.actuations_issued}")
+
+    def is_in_grace(self, now: Seconds) -> bool:
+        """At boot the first polls are given a moment before unknown devices count as drawing all they can."""
+        return now - self.started_at < self.policy.boot_grace_s and any(
+            (device.reading is None and device.failed_polls == 0) or device.setpoint is None
+            for device in self.devices.values()
+        )
+
+    def largest_rated_w(self) -> Watts:
+        return max((device.spec.rated_w for device in self.devices.values()), default=0.0)
+
+    def limit_w(self, feeder: FeederId) -> Watts:
+        return within(self.limits.get(feeder, (UNLIMITED, ""))[0], self.tree.specs[feeder].rating_w)
