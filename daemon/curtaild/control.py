@@ -111,16 +111,20 @@ class ControlLoop:
             is_tick = now >= tick_at
             if is_tick:
                 tick_at = max(tick_at + CYCLE_S, now)
-            self.cycle(now, is_tick)
+            await self.cycle(now, is_tick)
             await asyncio.sleep(0)
 
-    def cycle(self, now: Seconds, is_tick: bool = True) -> None:
+    async def cycle(self, now: Seconds, is_tick: bool) -> None:
         """One turn. A fault in it is told once; no cycle is then completed, and the watchdog takes over."""
         try:
             decision = step(self.site, self._inbox.take(), now)
             self._next_change_at = decision.next_change_at
             self._act(decision)
-            self._note(decision, now)
+            try:
+                if decision.commands:
+                    await asyncio.sleep(0)  # the writes begin: a shed waits for no record and no log line
+            finally:
+                self._note(decision.events)
             if is_tick:
                 self._show(now)
         except Exception:
@@ -155,9 +159,8 @@ class ControlLoop:
         if self._actuator is not None:
             self._actuator.submit(command, durable)
 
-    def _note(self, decision: Decision, now: Seconds) -> None:
+    def _note(self, events: list[Event]) -> None:
         """Ledger, acks, log, metrics."""
-        events = decision.events
         if not events:
             return
         documents: dict[str, str | None] = {}
@@ -175,7 +178,8 @@ class ControlLoop:
         narrate(events)
 
     def _follow_actuation(self, event: ActuationChanged, documents: dict[str, str | None]) -> None:
-        is_settled = self.site.devices[event.device].actuation is None
+        device = self.site.devices.get(event.device)  # a reload may have dropped it meanwhile
+        is_settled = device is None or device.actuation is None
         if is_settled and event.device in self._intents:
             self._intents.discard(event.device)
             documents[memory.INTENT + event.device] = None
