@@ -1,5 +1,5 @@
-"""Finds out what a miner is, by pyasic's probing of the usual ports, and makes the wire code that speaks to it, from
-a probe or directly from what is remembered.
+"""Finds out what a miner is, by its greeting and for the long tail by pyasic's probing, and makes the wire code that
+speaks to it, from a probe or directly from what is remembered.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from curtaild_drivers.asic.firmware import Access, Firmware, MakeFirmware
 from curtaild_drivers.asic.longtail import PyasicMiner
 from curtaild_drivers.asic.luxos import LuxOS
 from curtaild_drivers.asic.pyasic_loader import pyasic
+from curtaild_drivers.asic.recognise import greet
 from curtaild_drivers.asic.vnish import VNish
 from curtaild_drivers.asic.whatsminer_v2 import WhatsminerV2
 from curtaild_drivers.asic.whatsminer_v3 import WhatsminerV3
@@ -52,6 +53,16 @@ _BACKENDS = {
 
 async def probed(access: Access, until: Seconds) -> Firmware:
     """Asks the machine. Raises `Unreachable` if nothing answers, `BadReply` if nobody knows what answers."""
+    greeting = await greet(access, until)
+    if greeting.firmware is not None:
+        return OWN[greeting.firmware](access)
+    if not greeting.opened:
+        raise Unreachable(f"nothing at {access.host} answers on a miner's usual ports")
+    return await probed_by_pyasic(access, until)
+
+
+async def probed_by_pyasic(access: Access, until: Seconds) -> Firmware:
+    """Asks the machine as pyasic does, which knows many more kinds. Raises as `probed` does."""
     module = await pyasic()
     miner = await _probe(module, access.host, until)
     backends = [base.__name__ for base in type(miner).__mro__]
