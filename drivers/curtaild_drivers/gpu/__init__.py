@@ -1,0 +1,1 @@
+"""GPU nodes: devices with GPUs inside, held by a power limit."""
