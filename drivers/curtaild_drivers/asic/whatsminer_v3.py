@@ -1,5 +1,6 @@
-"""Whatsminer with API v3 (port 4433, firmware from 2024-11): JSON behind a 4-byte little-endian length; commands carry
-a token salted per device and stamped with the time. Source: apidoc.whatsminer.com, pyasic/rpc/btminer.py.
+"""Whatsminer with API v3 (port 4433, firmware from 2024-11): JSON behind a 4-byte little-endian length, on a kept
+connection, of which a device serves ten; commands carry a token salted per device and stamped with the time. Source:
+apidoc.whatsminer.com, pyasic/rpc/btminer.py.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 from curtaild_drivers.asic import whatsminer
 from curtaild_drivers.asic.cgminer import Reply, hashrate, number, parse, temperature, watts
 from curtaild_drivers.asic.firmware import Access
-from curtaild_drivers.asic.wire import MOST_REPLY_BYTES, ask, command_sent
+from curtaild_drivers.asic.frames import FrameChannel
+from curtaild_drivers.asic.wire import command_sent
 from curtaild_drivers.contract import (
     OFF,
     AuthFailed,
@@ -43,6 +45,7 @@ class WhatsminerV3:
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        self._channel = FrameChannel(access.host, access.settings.v3_port)
         self._account = access.settings.username or "super"
         self._password = access.password or "super"
         self._salt: str | None = None
@@ -128,6 +131,7 @@ class WhatsminerV3:
 
     async def close(self) -> None:
         self._salt = None
+        self._channel.hang_up()
 
     async def _throttle(self, until: Seconds, percent: int) -> None:
         # The firmware reads a string where its documentation says a number, and refuses the number.
@@ -157,7 +161,8 @@ class WhatsminerV3:
 
     async def _ask(self, until: Seconds, command: str, param: str | None = None) -> object:
         """One question in clear; the answer's `msg`. Raises `Refused` if the device has none."""
-        reply = await self._exchange({"cmd": command} if param is None else {"cmd": command, "param": param}, until)
+        question = {"cmd": command} if param is None else {"cmd": command, "param": param}
+        reply = await self._exchange(question, until, is_harmless=True)
         code = reply.get("code")
         if code != _OK:
             if not isinstance(code, int):
@@ -193,7 +198,7 @@ class WhatsminerV3:
         token = base64.b64encode(digest).decode()[:8]
         question = {"cmd": command, "param": param, "ts": stamp, "account": self._account, "token": token}
         with command_sent():
-            reply = await self._exchange(question, until)
+            reply = await self._exchange(question, until, is_harmless=False)
             if not isinstance(reply.get("code"), int):
                 raise BadReply(f"neither yes nor no: {str(reply)[:120]}")
         return reply
@@ -205,21 +210,8 @@ class WhatsminerV3:
         self._salt = salt
         return salt
 
-    async def _exchange(self, question: dict[str, Any], until: Seconds) -> Reply:
-        body = json.dumps(question).encode()
-        framed = len(body).to_bytes(4, "little") + body
-        settings = self._access.settings
-        answer = await ask(self._access.host, settings.v3_port, framed, until, _is_whole)
-        if len(answer) < 4 or len(answer) < 4 + int.from_bytes(answer[:4], "little"):
-            raise BadReply(f"not a whole frame of API v3: {answer[:40]!r}")
-        return parse(answer[4 : 4 + int.from_bytes(answer[:4], "little")])
-
-
-def _is_whole(buffer: bytearray) -> bool:
-    if len(buffer) < 4:
-        return False
-    length = int.from_bytes(buffer[:4], "little")
-    return length > MOST_REPLY_BYTES or len(buffer) >= 4 + length
+    async def _exchange(self, question: dict[str, Any], until: Seconds, is_harmless: bool) -> Reply:
+        return parse(await self._channel.ask(json.dumps(question).encode(), until, is_harmless))
 
 
 def _object(value: object) -> dict[str, Any]:
