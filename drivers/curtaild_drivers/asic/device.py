@@ -102,13 +102,19 @@ class AsicDevice:
             return self._firmware
 
     async def _learn_identity(self, firmware: Firmware, until: Seconds) -> Identity:
-        identity = await firmware.describe(until)
-        self._access = replace(self._access, model=identity.model)
-        rating = self._access.rating()
-        if identity.rated_w is None and rating is not None:
-            identity = replace(identity, rated_w=rating.power_w)
-        self._firmware = await identify.remembered(self._access, identity) or firmware
-        self._identity = identity
+        before = self._firmware
+        try:
+            identity = await firmware.describe(until)
+            self._access = replace(self._access, model=identity.model)
+            rating = self._access.rating()
+            if identity.rated_w is None and rating is not None:
+                identity = replace(identity, rated_w=rating.power_w)
+            self._firmware = await identify.remembered(self._access, identity) or firmware
+            self._identity = identity
+        finally:
+            for outdated in (before, firmware):  # some keep a connection
+                if outdated is not None and outdated is not self._firmware:
+                    await outdated.close()
         return identity
 
 

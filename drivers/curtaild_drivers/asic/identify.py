@@ -109,12 +109,14 @@ async def _probe(module: Any, host: str, until: Seconds) -> Any:
 
 async def _whatsminer(access: Access, until: Seconds) -> Firmware:
     """v3 where its port speaks it. pyasic goes by the firmware's date, which it cannot read while 4028 is closed."""
+    v3 = WhatsminerV3(access)
     try:
-        v3 = WhatsminerV3(access)
         await v3.describe(until)
     except DriverError:
         return WhatsminerV2(access)
-    return v3
+    finally:
+        await v3.close()  # who asked this once may never ask again
+    return WhatsminerV3(access)
 
 
 def _type_name(module: Any, cls: type) -> str:
