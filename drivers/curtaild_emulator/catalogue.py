@@ -164,8 +164,9 @@ def _auradine(name: str, model: str, rated_w: Watts, terahashes: float) -> Devic
     )
 
 
-def _vnish(name: str, model: str, terahashes: Mapping[int, float]) -> DeviceModel:
-    """VNish: a ladder of presets tuned per unit; changing one restarts mining. Fans keep running after a stop."""
+def _vnish(name: str, model: str, terahashes: Mapping[int, float], version: str) -> DeviceModel:
+    """VNish: a ladder of presets tuned per unit; changing one restarts mining. From 1.3.3 it throttles within seconds
+    to a share of the preset. Fans keep running after a stop."""
     rated_w = float(max(terahashes))
     return DeviceModel(
         name=name,
@@ -184,6 +185,7 @@ def _vnish(name: str, model: str, terahashes: Mapping[int, float]) -> DeviceMode
         warm_s=40.0,
         warm_w=0.3 * rated_w,
         climb_s=150.0,
+        api_version=version,
         preset_restarts=True,
     )
 
@@ -267,7 +269,8 @@ MODELS: Mapping[str, DeviceModel] = MappingProxyType(
             _braiins("braiins-s21", "S21", "Antminer S21", 3500.0, 200.0),
             _epic("epic-s19j-pro", "S19j Pro", "Antminer S19J Pro", 3050.0, 100.0),
             _auradine("auradine-at1500", "AT1500", 3300.0, 150.0),
-            _vnish("vnish-s19j-pro", "S19j Pro", _VNISH_S19J_PRO),
+            _vnish("vnish-s19j-pro", "S19j Pro", _VNISH_S19J_PRO, "1.2.6"),
+            _vnish("vnish-1.3-s19j-pro", "S19j Pro", _VNISH_S19J_PRO, "1.3.4"),
         )
     }
 )

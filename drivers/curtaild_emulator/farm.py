@@ -105,6 +105,11 @@ class EmulatedFarm:
         """A device's side of its wires: its pools, its blinking, its clock."""
         return self._board.units[self.addresses[device_id]]
 
+    @property
+    def open_calls(self) -> int:
+        """How many connections to its devices are open."""
+        return len(self._board.calls)
+
     def true_power_w(self, device_id: str) -> float:
         """What a device really draws now, in W."""
         self.plant.advance(self.now())

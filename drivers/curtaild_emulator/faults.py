@@ -59,6 +59,9 @@ class Fault(Enum):
     """Somebody changed its password: everything that needs one is rejected."""
     HTTP_500 = "http_500"
     """Its web server answers every request with status 500. Only firmwares with a web API."""
+    SETTINGS_UNREADABLE = "settings_unreadable"
+    """The page that tells what it is set to answers with status 500; all others work, those that write included. Only
+    firmwares with a web API."""
     GARBAGE = "garbage"
     """Carries out what it is told and answers bytes that are not its protocol."""
     OFFLINE_SILENT = "offline_silent"

@@ -49,7 +49,8 @@ class Phase(NamedTuple):
 
 @dataclass(slots=True)
 class Setting:
-    """What the firmware says it is set to. `percent` is the temporary share of `limit_w` (Whatsminer)."""
+    """What the firmware says it is set to. `percent` is the temporary share of `limit_w` (Whatsminer) or of the preset
+    (VNish)."""
 
     asleep: bool
     preset: str
@@ -90,12 +91,14 @@ class Miner:
         now: Seconds,
         moving: set[Miner],
         born_with: Iterable[Fault],
+        sensor_error: float | None = None,
     ) -> None:
         self.id = device_id
         self.model = model
         self._noise = Noise(seed, device_id)
         self._unit = 1.0 + self._noise.normal(_UNIT_SPREAD)
-        self._bias = 1.0 + self._noise.normal(_SENSOR_SPREAD)
+        drawn_error = self._noise.normal(_SENSOR_SPREAD)
+        self._bias = 1.0 + (drawn_error if sensor_error is None else sensor_error)
         amount = self._noise.uniform(0.05, 0.20)
         self._fault_bias = 1.0 + (amount if self._noise.uniform() < 0.5 else -amount)
         self._odds: dict[Fault, float] = dict.fromkeys((*model.born_with, *born_with), 1.0)
@@ -261,7 +264,7 @@ class Miner:
         self._change(now, restarts=self.model.limit_restarts)
 
     def set_percent(self, percent: float, now: Seconds) -> None:
-        """Take a temporary percentage of the limit; it is followed without a restart."""
+        """Take a temporary percentage of the limit or preset; it is followed without a restart."""
         self.advance(now)
         if self._state is RunState.STARTING and self.strikes(Fault.PERCENT_LOST_WHILE_STARTING):
             return
@@ -343,6 +346,8 @@ class Miner:
             if limit_w < self.model.rated_w:
                 bias = self._fault_bias if Fault.BIAS in self._odds else self._bias
                 target_w = min(target_w, limit_w / bias)
+        else:
+            target_w *= self.setting.percent / 100.0
         return max(self.model.standby_w, target_w * self._obeyed_share)
 
     def _settled_state(self) -> RunState:

@@ -34,6 +34,7 @@ ModelName = Literal[
     "epic-s19j-pro",
     "auradine-at1500",
     "vnish-s19j-pro",
+    "vnish-1.3-s19j-pro",
 ]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
 Port = Annotated[int, Field(ge=0, le=65_535)]

@@ -106,3 +106,11 @@ async def test_a_changed_password_is_rejected(web: Web) -> None:
     await web.get("get_miner_conf")
     web.farm.set_fault(only(web.farm), Fault.WRONG_PASSWORD)
     assert await web.status("/cgi-bin/get_miner_conf.cgi") == 401
+
+
+async def test_its_configuration_may_be_unreadable_while_it_can_be_written(web: Web) -> None:
+    web.farm.set_fault(only(web.farm), Fault.SETTINGS_UNREADABLE)
+    with pytest.raises(AssertionError):
+        await web.get("get_miner_conf")
+    assert (await web.post({"miner-mode": 0}))["stats"] == "success"
+    assert web.farm.unit(only(web.farm)).settings()["pools"] == (("", "", ""),) * 3, "which is how pools are lost"

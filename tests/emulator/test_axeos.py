@@ -44,6 +44,7 @@ async def test_frequencies_are_read_from_it_and_followed(web: Web) -> None:
     told = await web.get("/api/system/asic")
     assert told["frequencyOptions"] == [400, 490, 525, 550, 600, 625]
     assert await web.send("PATCH", "/api/system", {"frequency": 490, "hostname": "ignored"}) == 200
+    assert web.farm.unit(only(web.farm)).settings()["core_mv"] == 1150, "what is not sent is kept"
     assert settle(web.farm) == pytest.approx(16.5, rel=0.07)
     info = await web.info()
     assert info["frequency"] == 490
@@ -85,3 +86,14 @@ async def test_faults_show(web: Web) -> None:
 async def test_there_is_nothing_else(web: Web) -> None:
     assert await web.send("GET", "/kaonsu/v1/brief") == 404
     assert await web.send("GET", "/api/system/pause") == 404
+
+
+async def test_whatever_else_is_sent_is_taken_as_well(web: Web) -> None:
+    unit = web.farm.unit(only(web.farm))
+    before = unit.settings()
+    sent = {"coreVoltage": 1250, "autofanspeed": 0, "fanspeed": 30, "stratumURL": "elsewhere", "stratumUser": "thief"}
+    assert await web.send("PATCH", "/api/system", sent) == 200
+    after = unit.settings()
+    assert {key for key in after if after[key] != before[key]} == {"core_mv", "fan", "pools"}
+    info = await web.info()
+    assert (info["coreVoltage"], info["fanspeed"], info["stratumUser"]) == (1250, 30, "thief")

@@ -28,6 +28,7 @@ CLASSES = {
     "epic-s19j-pro": "ePICS19jPro",
     "auradine-at1500": "AuradineFluxAT1500",
     "vnish-s19j-pro": "VNishS19jPro",
+    "vnish-1.3-s19j-pro": "VNishS19jPro",
 }
 BACKENDS = {
     Firmware.ANTMINER: "AntminerModern",

@@ -149,3 +149,53 @@ async def test_there_is_nothing_else(web: Web) -> None:
     await web.unlock()
     assert (await web.post("mining/nonsense"))[0] == 404
     assert (await web.post("../settings"))[0] == 404
+
+
+async def test_before_1_3_3_there_is_no_throttle(web: Web) -> None:
+    await web.unlock()
+    assert "throttled" not in (await web.get("summary"))["miner"]["miner_status"]
+    assert (await web.post("mining/throttle", {"percent": 50}))[0] == 404
+
+
+async def test_a_throttle_is_followed_without_a_restart_and_forgotten_by_a_start() -> None:
+    async with farm_of("vnish-1.3-s19j-pro") as farm, aiohttp.ClientSession() as client:
+        web = Web(farm, client)
+        await web.unlock()
+        full_w = farm.true_power_w(only(farm))
+        for percent in (19, 101, "50", 50.0, True, None):
+            assert (await web.post("mining/throttle", {"percent": percent}))[0] == 400
+        assert await web.post("mining/throttle", {"percent": 50}) == (200, b"")
+        assert await state(web) == "mining"
+        assert settle(farm) == pytest.approx(full_w / 2)
+        for page in ((await web.get("summary"))["miner"]["miner_status"], await web.get("status")):
+            assert page["throttled"] == 50
+        assert (await web.get("settings"))["miner"]["overclock"]["preset"] == "2970"
+        await web.post("mining/stop")
+        settle(farm)
+        await web.post("mining/start")
+        assert settle(farm) == pytest.approx(full_w)
+
+
+async def test_frequencies_sent_with_a_preset_overwrite_its_tuning(web: Web) -> None:
+    await web.unlock()
+    before = web.farm.unit(only(web.farm)).settings()
+    await web.post("settings", overclock("2700"))
+    await web.post("settings", overclock("2970"))
+    assert web.farm.unit(only(web.farm)).settings() == before
+    overwritten = overclock("2700")
+    overwritten["miner"]["overclock"]["globals"] = {"freq": 400, "volt": 1200}
+    await web.post("settings", overwritten)
+    await web.post("settings", {"miner": {"cooling": {"mode": {"name": "manual", "param": 30}}}})
+    tuned = {preset["name"] for preset in await web.get("autotune/presets") if preset["status"] == "tuned"}
+    assert "2700" not in tuned
+    after = web.farm.unit(only(web.farm)).settings()
+    assert {key for key in after if after[key] != before[key]} == {"preset", "globals", "cooling", "modified_presets"}
+
+
+async def test_its_settings_may_be_unreadable_while_all_else_works(web: Web) -> None:
+    await web.unlock()
+    web.farm.set_fault(only(web.farm), Fault.SETTINGS_UNREADABLE)
+    with pytest.raises(AssertionError):
+        await web.get("settings")
+    assert (await web.post("settings", overclock("1850")))[0] == 200
+    assert await state(web) == "initializing"

@@ -35,6 +35,10 @@ class AntminerUnit(BmminerUnit):
         self.fan_is_manual = False
         self.fan_percent = "100"
 
+    def settings(self) -> dict[str, object]:
+        fan = (self.fan_is_manual, self.fan_percent)
+        return super().settings() | {"fan": fan, "freq_level": self.freq_level}
+
     # --- CGI -------------------------------------------------------------------------------------
 
     def http(self, request: HttpRequest) -> Answer | None:
@@ -44,6 +48,8 @@ class AntminerUnit(BmminerUnit):
             return reply(request, 200, page("Ant Miner"))
         name = request.path.removeprefix("/cgi-bin/").removesuffix(".cgi")
         is_cgi = request.path == f"/cgi-bin/{name}.cgi"
+        if name == "get_miner_conf" and self.miner.strikes(Fault.SETTINGS_UNREADABLE):
+            return reply(request, 500, page("500"))
         told = self.cgi(name, request.body if request.method == "POST" else None) if is_cgi else None
         if told is None:
             # in HTML, as the real one does: a JSON 404 makes scanners take it for another make

@@ -9,12 +9,14 @@ import math
 from typing import Any
 
 from curtaild_emulator.faults import Fault
-from curtaild_emulator.wires.unit import Answer, Effect, HttpRequest, Unit, Wire
+from curtaild_emulator.miner import Miner
+from curtaild_emulator.wires.unit import Answer, Board, Effect, HttpRequest, Pool, Unit, Wire
 from curtaild_emulator.wires.web import page, reply, reply_json
 
 _ASIC = "BM1370"
 _SMALL_CORES = 2040
 _CORE_MV = 1150
+_FAN_PERCENT = 72
 _INPUT_MV = 5000.0
 _VERSION = "v2.13.1"
 _DEFAULT_MHZ = 525
@@ -25,7 +27,17 @@ class AxeosUnit(Unit):
 
     speaks = frozenset({Wire.HTTP})
 
-    __slots__ = ()
+    __slots__ = ("core_mv", "fan_is_automatic", "fan_percent")
+
+    def __init__(self, board: Board, miner: Miner, address: str, password: str) -> None:
+        super().__init__(board, miner, address, password)
+        self.core_mv = _CORE_MV
+        self.fan_is_automatic = True
+        self.fan_percent = _FAN_PERCENT
+
+    def settings(self) -> dict[str, object]:
+        fan = (self.fan_is_automatic, self.fan_percent)
+        return super().settings() | {"fan": fan, "core_mv": self.core_mv}
 
     def http(self, request: HttpRequest) -> Answer | None:
         asked = (request.method, request.path)
@@ -56,9 +68,20 @@ class AxeosUnit(Unit):
         whole = not isinstance(frequency, bool) and isinstance(frequency, (int, float)) and math.isfinite(frequency)
         if not whole or self.miner.model.preset_w(str(int(frequency))) is None:
             return reply(request, 400, b"Wrong API input")
+        self._take_the_rest(said)
         if str(int(frequency)) != self.miner.setting.preset:
             self.miner.set_preset(str(int(frequency)), self.now())
         return reply(request, 200, effect=Effect.COMMAND)
+
+    def _take_the_rest(self, said: dict[str, Any]) -> None:
+        """Of its other settings those whose loss would hurt; what is not sent is kept."""
+        pool = self.pools[0]
+        url = f"stratum+tcp://{said['stratumURL']}:3333" if "stratumURL" in said else pool.url
+        user, password = str(said.get("stratumUser", pool.user)), str(said.get("stratumPassword", pool.password))
+        self.pools[0] = Pool(url, user, password)
+        self.core_mv = said.get("coreVoltage", self.core_mv)
+        self.fan_is_automatic = bool(said.get("autofanspeed", self.fan_is_automatic))
+        self.fan_percent = said.get("fanspeed", self.fan_percent)
 
     def _asic(self) -> dict[str, Any]:
         return {
@@ -94,8 +117,8 @@ class AxeosUnit(Unit):
             "bestDiff": 1234,
             "isPSRAMAvailable": 1,
             "freeHeap": 200_000,
-            "coreVoltage": _CORE_MV,
-            "coreVoltageActual": _CORE_MV - 6,
+            "coreVoltage": self.core_mv,
+            "coreVoltageActual": self.core_mv - 6,
             "frequency": megahertz,
             "actualFrequency": 0 if self.is_asleep else megahertz,
             "miningPaused": miner.setting.asleep,
@@ -117,8 +140,8 @@ class AxeosUnit(Unit):
             "axeOSVersion": _VERSION,
             "boardVersion": "602",
             "overheat_mode": 0,
-            "autofanspeed": 1,
-            "fanspeed": 0 if self.is_asleep else 72,
+            "autofanspeed": int(self.fan_is_automatic),
+            "fanspeed": 0 if self.is_asleep else self.fan_percent,
             "fanrpm": 0 if self.is_asleep else 4800,
         }
         if self.keys_have_vanished:

@@ -101,6 +101,7 @@ class GrpcExchange(asyncio.Protocol):
         if path != _LOGIN and (shown is None or not unit.knows(shown.get("authorization"))):
             raise GRPCError(Status.UNAUTHENTICATED, "Invalid or missing token")
         told = call.do(unit, request)
+        unit.answered[call.effect] += 1
         if call.effect is not Effect.READ and miner.strikes(Fault.HANG_WRITE_APPLIED):
             await _for_ever()
         await asyncio.sleep(self._board.latency_s)

@@ -35,6 +35,9 @@ class EpicUnit(Unit):
         self._algorithm = _BY_HASHRATE[0]
         self._target = round(miner.model.rated_hs / 1e12)
 
+    def settings(self) -> dict[str, object]:
+        return super().settings() | {"tuner": (self._algorithm, self._target)}
+
     def http(self, request: HttpRequest) -> Answer | None:
         if request.wire is Wire.HTTP:
             return reply(request, 200, page("Miner Web Dashboard"))

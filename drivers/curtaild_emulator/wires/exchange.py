@@ -65,6 +65,7 @@ class Exchange(asyncio.Protocol):
         if transport is None or unit is None:
             return
         self._is_busy = True
+        unit.answered[answer.effect if answer is not None else Effect.READ] += 1
         if answer is None:
             self._later(0.0, transport.close)
             return

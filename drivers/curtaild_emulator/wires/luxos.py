@@ -37,6 +37,9 @@ class LuxosUnit(Unit):
         self._session_until: Seconds = 0.0
         self.atm_is_on = False
 
+    def settings(self) -> dict[str, object]:
+        return super().settings() | {"thermal_management": self.atm_is_on}
+
     def http(self, request: HttpRequest) -> Answer | None:
         return reply(request, 200, page("Luxor Firmware"))
 

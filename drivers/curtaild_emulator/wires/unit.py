@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -87,7 +88,7 @@ class Unit:
     speaks_text: ClassVar[bool] = False  # on the RPC port, beside JSON
     rpc_is_http: ClassVar[bool] = False
 
-    __slots__ = ("address", "board", "is_blinking", "miner", "password", "pools")
+    __slots__ = ("address", "answered", "board", "is_blinking", "miner", "password", "pools")
 
     def __init__(self, board: Board, miner: Miner, address: str, password: str) -> None:
         self.board = board
@@ -95,6 +96,8 @@ class Unit:
         self.address = address
         self.password = password
         self.is_blinking = False
+        self.answered: Counter[Effect] = Counter()
+        """How many requests it has dealt with, by what they did; a request that it refused did nothing."""
         self.pools = [Pool(f"stratum+tcp://pool{n}.example:3333", f"farm.{miner.id}", f"secret{n}") for n in (1, 2, 3)]
 
     def now(self) -> Seconds:
@@ -102,6 +105,18 @@ class Unit:
         now = self.board.clock()
         self.miner.advance(now)
         return now
+
+    def settings(self) -> dict[str, object]:
+        """All that can be set on it, as it stands: what a command changes, and what it has to leave alone."""
+        setting = self.miner.setting
+        return {
+            "asleep": setting.asleep,
+            "preset": setting.preset,
+            "limit_w": setting.limit_w,
+            "percent": setting.percent,
+            "pools": tuple((pool.url, pool.user, pool.password) for pool in self.pools),
+            "blinking": self.is_blinking,
+        }
 
     def wall_s(self) -> int:
         """Unix time as the device's own clock has it."""

@@ -1,7 +1,7 @@
 """VNish: Bitmain's cgminer for reading, and JSON over HTTP for everything else. Draw is chosen from tuned presets.
 
-Paths and fields are those of the firmware's own API pages (1.2.6). Whoever reads needs no token, whoever commands
-does; how long one lives is an assumption.
+Paths and fields are those of the firmware's own API pages (1.2.6, and the throttle of 1.3.3). Whoever reads needs no
+token, whoever commands does; how long one lives is an assumption, and so is that a start forgets the throttle.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from curtaild_emulator.wires.web import page, reply, reply_json
 
 TOKEN_LIFE_S = 1800.0
 _API = "/api/v1/"
-_VERSION = "1.2.6"
+_BEFORE_THROTTLE = "1.2.6"
+_THROTTLES = range(20, 101)  # percent of the preset's power
 _MOST_POOLS = 3
 _STATES = {Stage.BOOT: "initializing", Stage.WARM: "starting", Stage.CLIMB: "auto-tuning"}
 
@@ -30,15 +31,28 @@ class VnishUnit(BmminerUnit):
 
     speaks = frozenset({Wire.RPC, Wire.HTTP})
 
-    __slots__ = ("_tokens",)
+    __slots__ = ("_tokens", "cooling", "globals", "modified_presets", "quiet_mode")
 
     def __init__(self, board: Board, miner: Miner, address: str, password: str) -> None:
         super().__init__(board, miner, address, password)
         self._tokens = Tokens(TOKEN_LIFE_S)
+        self.cooling: object = {"mode": {"name": "auto", "param": 65}, "fan_min_count": 4, "fan_min_duty": 10}
+        self.globals: object = {"freq": 545, "volt": 1320}
+        self.quiet_mode: object = False
+        self.modified_presets: set[str] = set()
+        """Presets whose tuning somebody has overwritten by sending frequencies along with their name."""
+
+    def settings(self) -> dict[str, object]:
+        kept = {"cooling": self.cooling, "globals": self.globals, "quiet_mode": self.quiet_mode}
+        return super().settings() | kept | {"modified_presets": tuple(self.modified_presets)}
+
+    @property
+    def can_throttle(self) -> bool:
+        return self.miner.model.api_version != _BEFORE_THROTTLE
 
     @property
     def type_in_stats(self) -> str:
-        return f"{self.miner.model.wire_name} (Vnish {_VERSION})"
+        return f"{self.miner.model.wire_name} (Vnish {self.miner.model.api_version})"
 
     # --- HTTP ------------------------------------------------------------------------------------
 
@@ -47,6 +61,8 @@ class VnishUnit(BmminerUnit):
             found = request.path in ("/", "/index.html")
             return reply(request, 200 if found else 404, page("AnthillOS"))
         name = request.path.removeprefix(_API)
+        if name == "settings" and request.method == "GET" and self.miner.strikes(Fault.SETTINGS_UNREADABLE):
+            return reply_json(request, {"err": "Internal error"}, 500)
         if request.method == "GET":
             tell = _READS.get(name)
             return reply_json(request, tell(self)) if tell else reply_json(request, {"err": "Not found"}, 404)
@@ -56,7 +72,7 @@ class VnishUnit(BmminerUnit):
             self.is_blinking = not self.is_blinking
             return reply_json(request, {"on": self.is_blinking}, effect=Effect.COMMAND)
         do = _COMMANDS.get(name) if request.method == "POST" else None
-        if do is None:
+        if do is None or (name == "mining/throttle" and not self.can_throttle):
             return reply_json(request, {"err": "Not found"}, 404)
         # some of its own tools send the bare token, its pages say Bearer
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -88,6 +104,14 @@ class VnishUnit(BmminerUnit):
         self.miner.reboot(self.now())
         return reply(request, 200, effect=Effect.COMMAND)
 
+    def _throttle(self, request: HttpRequest) -> Answer:
+        """A share of the preset's power, followed on the fly."""
+        percent = (request.json() or {}).get("percent")
+        if isinstance(percent, bool) or not isinstance(percent, int) or percent not in _THROTTLES:
+            return reply_json(request, {"err": "Invalid throttle"}, 400)
+        self.miner.set_percent(percent, self.now())
+        return reply(request, 200, effect=Effect.COMMAND)
+
     @staticmethod
     def _cgminer_error(request: HttpRequest, mode: str) -> Answer:
         return reply_json(request, {"err": f"CGMiner err: Cgminer error failed-to-activate-{mode}-mode "}, 500)
@@ -101,6 +125,12 @@ class VnishUnit(BmminerUnit):
         preset = overclock.get("preset") if isinstance(overclock, dict) else None
         if preset is not None and (not isinstance(preset, str) or self.miner.model.preset_w(preset) is None):
             return reply_json(request, {"err": f"Unknown preset {str(preset)[:40]!r}"}, 400)
+        if preset is not None and isinstance(overclock, dict) and overclock.keys() & {"globals", "chains"}:
+            self.modified_presets.add(str(preset))
+            self.globals = overclock.get("globals", self.globals)
+        self.cooling = said.get("cooling", self.cooling)
+        misc = said.get("misc")
+        self.quiet_mode = misc.get("quiet_mode") if isinstance(misc, dict) else self.quiet_mode
         if isinstance(pools, list):
             sent = [pool for pool in pools if isinstance(pool, dict)][:_MOST_POOLS]
             self.pools = [Pool(*(str(pool.get(key, "")) for key in ("url", "user", "pass"))) for pool in sent]
@@ -127,7 +157,10 @@ class VnishUnit(BmminerUnit):
             "restart_required": False,
             "reboot_required": False,
             "unlocked": False,
-        }
+        } | self._throttled()
+
+    def _throttled(self) -> dict[str, int]:
+        return {"throttled": round(self.miner.setting.percent)} if self.can_throttle else {}
 
     def _system(self) -> dict[str, Any]:
         return {
@@ -153,7 +186,7 @@ class VnishUnit(BmminerUnit):
             "miner": model.wire_name,
             "model": model.model.lower().replace(" ", ""),
             "fw_name": "Vnish",
-            "fw_version": _VERSION,
+            "fw_version": self.miner.model.api_version,
             "platform": "xil",
             "install_type": "nand",
             "build_time": "2025-05-29 19:22:26+00:00",
@@ -171,7 +204,7 @@ class VnishUnit(BmminerUnit):
         if self.miner.has(Fault.NAN_POWER):
             watts = math.nan
         told: dict[str, Any] = {
-            "miner_status": {"miner_state": self._state, "miner_state_time": self.elapsed_s},
+            "miner_status": {"miner_state": self._state, "miner_state_time": self.elapsed_s} | self._throttled(),
             "miner_type": self.type_in_stats,
             "hr_stock": self.miner.model.rated_hs / 1e9,
             "average_hashrate": rate_ghs,
@@ -202,13 +235,15 @@ class VnishUnit(BmminerUnit):
         if self.keys_have_vanished:
             for key in ("power_consumption", "power_usage", "power_efficiency"):
                 del told[key]
+            told["miner_status"].pop("throttled", None)
         return {"miner": told, "system": self._system()}
 
     def _preset(self, key: str) -> dict[str, Any]:
         preset = next(preset for preset in self.miner.model.presets if preset.key == key)
         rate_hs = self.miner.model.rate_hs(preset.draw_w)
         pretty = f"{preset.draw_w:.0f} watt ~ {rate_hs / 1e12:.0f} TH"
-        return {"name": key, "pretty": pretty, "status": "tuned", "modded_psu_required": False}
+        status = "modified" if key in self.modified_presets else "tuned"
+        return {"name": key, "pretty": pretty, "status": status, "modded_psu_required": False}
 
     def _presets(self) -> list[dict[str, Any]]:
         none = {"name": "disabled", "pretty": "Disabled", "status": "untuned", "modded_psu_required": False}
@@ -222,16 +257,16 @@ class VnishUnit(BmminerUnit):
         overclock: dict[str, Any] = {
             "modded_psu": False,
             "preset": self.miner.setting.preset,
-            "globals": {"freq": 545, "volt": 1320},
+            "globals": self.globals,
             "chains": [],
         }
         if self.keys_have_vanished:
             del overclock["preset"]
         return {
             "miner": {
-                "cooling": {"mode": {"name": "auto", "param": 65}, "fan_min_count": 4, "fan_min_duty": 10},
+                "cooling": self.cooling,
                 "overclock": overclock,
-                "misc": {"quiet_mode": False},
+                "misc": {"quiet_mode": self.quiet_mode},
                 "pools": [
                     {"url": p.url.removeprefix("stratum+tcp://"), "user": p.user, "pass": p.password}
                     for p in self.pools
@@ -256,5 +291,6 @@ _COMMANDS: dict[str, Callable[[VnishUnit, HttpRequest], Answer]] = {
     "mining/start": VnishUnit._start,
     "mining/resume": VnishUnit._start,
     "mining/restart": VnishUnit._restart,
+    "mining/throttle": VnishUnit._throttle,
     "system/reboot": VnishUnit._restart,
 }
