@@ -1,5 +1,6 @@
 """The site file: its models, loading with every error at once, secrets, and the devices and meters it describes."""
 
+from curtaild_config.grid import GridConnection, GridSection, MaestroOSConnection, NativeConnection
 from curtaild_config.load import check_site, load_site
 from curtaild_config.plant import DeviceGroup, Feeder, FeederMeter
 from curtaild_config.problems import Problem, Severity, SiteFileError
@@ -7,14 +8,13 @@ from curtaild_config.quantities import Broker, Endpoint, parse_endpoint
 from curtaild_config.render import render_tree
 from curtaild_config.secrets import SecretSource, resolve_secrets
 from curtaild_config.sections import (
-    GridSection,
     LedgerSection,
     LogSection,
     PolicySection,
     SiteSection,
     TelemetrySection,
 )
-from curtaild_config.site import DeviceSpec, MeterSpec, Site, grid_secret_sources
+from curtaild_config.site import DeviceSpec, MeterSpec, Site, connection_secret_sources, grid_secret_sources
 
 __all__ = [
     "Broker",
@@ -23,10 +23,13 @@ __all__ = [
     "Endpoint",
     "Feeder",
     "FeederMeter",
+    "GridConnection",
     "GridSection",
     "LedgerSection",
     "LogSection",
+    "MaestroOSConnection",
     "MeterSpec",
+    "NativeConnection",
     "PolicySection",
     "Problem",
     "SecretSource",
@@ -36,6 +39,7 @@ __all__ = [
     "SiteSection",
     "TelemetrySection",
     "check_site",
+    "connection_secret_sources",
     "grid_secret_sources",
     "load_site",
     "parse_endpoint",

@@ -23,7 +23,12 @@ MOST_LEVELS = 64
 
 def structural_problems(source: SiteSource) -> list[Problem]:
     """Every error between tables."""
-    return [*_tree_problems(source), *_group_problems(source), *_driver_problems(source)]
+    return [
+        *_tree_problems(source),
+        *_connection_problems(source),
+        *_group_problems(source),
+        *_driver_problems(source),
+    ]
 
 
 def _tree_problems(source: SiteSource) -> list[Problem]:
@@ -90,10 +95,30 @@ def _cycles(parents: Mapping[str, str | None]) -> list[list[str]]:
     return cycles
 
 
+def _connection_problems(source: SiteSource) -> list[Problem]:
+    """Every feeder that a grid connection names is there."""
+    feeders = _feeder_ids(source)
+    grid = source.tables.get("grid")
+    connections = grid.get("connection") if isinstance(grid, dict) else None
+    problems: list[Problem] = []
+    for index, connection in enumerate(connections if isinstance(connections, (list, tuple)) else ()):
+        if not isinstance(connection, dict):
+            continue
+        feeder = connection.get("feeder")
+        if isinstance(feeder, str) and feeder not in feeders:
+            place: Location = ("grid", "connection", index, "feeder")
+            problems.append(source.problem(place, "no feeder has this id", suggest(feeder, feeders), feeder))
+    return problems
+
+
+def _feeder_ids(source: SiteSource) -> set[str]:
+    return {entry["id"] for entry in source.entries("feeder").values() if isinstance(entry.get("id"), str)}
+
+
 def _group_problems(source: SiteSource) -> list[Problem]:
     problems: list[Problem] = []
     groups = source.entries("devices")
-    feeders = {entry["id"] for entry in source.entries("feeder").values() if isinstance(entry.get("id"), str)}
+    feeders = _feeder_ids(source)
     first_places: dict[str, int] = {}
     owners: dict[str, int] = {}
     for index, group in groups.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -26,7 +26,7 @@ def _only_follows(detail: Any) -> bool:
 
 def _explain(detail: Any, model: type[BaseModel], source: SiteSource, under: Location) -> Problem:
     local: Location = detail["loc"]
-    location = under + local
+    location = under + _followed(model, local)[0]
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         # The value stays unsaid: a mistyped password key holds a password.
@@ -37,9 +37,17 @@ def _explain(detail: Any, model: type[BaseModel], source: SiteSource, under: Loc
     if kind == "literal_error":
         words = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         return source.problem(location, f"should be one of {', '.join(words)}", suggest(str(value), words), value)
+    if kind == "union_tag_not_found":
+        key = str(context["discriminator"]).strip("'")
+        return source.problem((*location, key), "is required", "it says which of its keys make sense")
+    if kind == "union_tag_invalid":
+        key, words = str(context["discriminator"]).strip("'"), re.findall(r"'([^']*)'", context["expected_tags"])
+        word = str(context["tag"])
+        return source.problem((*location, key), f"should be one of {', '.join(words)}", suggest(word, words), word)
     if kind in ("tuple_type", "list_type"):
-        if isinstance(value, dict) and len(location) == 1:
-            return source.problem(location, "stands many times", f"write [[{location[0]}]] in double brackets")
+        if isinstance(value, dict):
+            name = source.key_path(location)
+            return source.problem(location, "stands many times", f"write [[{name}]] in double brackets")
         return source.problem(location, "should be a list", "write it in [ ]", value)
     if kind == "too_short":
         return source.problem(location, "should not be empty")
@@ -62,15 +70,30 @@ def _first_sentence(field: FieldInfo | None) -> str:
 
 
 def _fields_at(model: type[BaseModel], location: Location) -> dict[str, FieldInfo]:
+    return _followed(model, location)[1]
+
+
+def _followed(model: type[BaseModel], location: Location) -> tuple[Location, dict[str, FieldInfo]]:
+    """The keys alone of pydantic's `location`, and the fields of the table it ends in. Where a table is one of several
+    kinds, pydantic puts the kind between the keys as if it were one."""
+    keys: list[str | int] = []
+    models = [model]
     for part in location:
-        if isinstance(part, int):
+        chosen = [each for each in models if len(models) > 1 and part in _kinds(each)]
+        if chosen:
+            models = chosen
             continue
-        field = model.model_fields.get(part)
-        inner = next(_models_in(field.annotation), None) if field is not None else None
-        if inner is None:
-            return {}
-        model = inner
-    return dict(model.model_fields)
+        keys.append(part)
+        if isinstance(part, str):
+            field = next((each.model_fields[part] for each in models if part in each.model_fields), None)
+            models = list(_models_in(field.annotation)) if field is not None else []
+    return tuple(keys), {name: field for each in models for name, field in each.model_fields.items()}
+
+
+def _kinds(model: type[BaseModel]) -> set[str]:
+    """The words by which a table says which of several kinds it is."""
+    literals = (field.annotation for field in model.model_fields.values() if get_origin(field.annotation) is Literal)
+    return {word for literal in literals for word in get_args(literal) if len(get_args(literal)) == 1}
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -51,6 +51,9 @@ def _topic_prefix(value: object) -> str:
 
 TopicPrefix: TypeAlias = Annotated[str, Field(max_length=200), PlainValidator(_topic_prefix)]
 
+TopicLevel: TypeAlias = Annotated[str, Field(pattern=r"^[^/+#\x00\s]+$", max_length=128)]
+"""One level of an MQTT topic: an identifier that another specification puts there."""
+
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
 
 

@@ -8,10 +8,10 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from curtaild_config.addresses import expand_addresses
+from curtaild_config.grid import OWN_CONNECTION, GridConnection, GridSection
 from curtaild_config.plant import DeviceGroup, Feeder
 from curtaild_config.secrets import SecretSource, secret_sources
 from curtaild_config.sections import (
-    GridSection,
     LedgerSection,
     LogSection,
     PolicySection,
@@ -89,11 +89,6 @@ class Site(BaseSettings):
         return self.site.name
 
     @property
-    def client_id(self) -> str:
-        """The MQTT client id: the file's, else one made of the site's name."""
-        return self.grid.client_id or f"curtaild-{self.site.name}"
-
-    @property
     def root(self) -> Feeder:
         """The feeder that no other feeds."""
         return next(feeder for feeder in self.feeder if feeder.parent is None)
@@ -154,6 +149,11 @@ def group_secret_sources(group: DeviceGroup) -> tuple[SecretSource, ...]:
 
 
 def grid_secret_sources(site: Site) -> tuple[SecretSource, ...]:
-    """Where the brokers' password lies, if there is one."""
-    own = {"password_file": site.grid.password_file, "password_credential": site.grid.password_credential}
-    return secret_sources("grid", own)
+    """Where the secrets of all grid connections lie."""
+    return tuple(source for each in site.grid.connections for source in connection_secret_sources(each))
+
+
+def connection_secret_sources(connection: GridConnection) -> tuple[SecretSource, ...]:
+    """Where a connection's secrets lie: the password at its brokers, the key it signs with."""
+    path = "grid" if connection.name == OWN_CONNECTION else f"grid.connection[{connection.name}]"
+    return secret_sources(path, dict(connection))

@@ -55,11 +55,14 @@ def _grid(site: Site) -> Iterator[_Warning]:
     if grid.failsafe_limit_w > root.rating_w:
         reason = f"above the rating of {root.id}, {watts(root.rating_w)}: it never binds"
         yield failsafe, reason, "lower it", grid.failsafe_limit_w
-    if grid.username is not None:
-        for index, broker in enumerate(grid.brokers):
-            if not broker.tls and not _is_loopback(broker.host):
+    for place, brokers in (
+        (("grid",), grid),
+        *((("grid", "connection", number), each) for number, each in enumerate(grid.connection)),
+    ):
+        for index, broker in enumerate(brokers.brokers):
+            if brokers.username is not None and not broker.tls and not _is_loopback(broker.host):
                 reason = "the password goes over the network in the clear"
-                yield ("grid", "brokers", index), reason, "use mqtts://", str(broker)
+                yield (*place, "brokers", index), reason, "use mqtts://", str(broker)
 
 
 def _ratings(site: Site) -> Iterator[_Warning]:

@@ -21,6 +21,7 @@ from curtaild.core.site import Site
 from curtaild.core.status import SiteStatus
 from curtaild.fleet import FleetDevice, open_devices, open_meters
 from curtaild.grid.connection import GridLink
+from curtaild.grid.opening import open_grid
 from curtaild.inbox import Inbox
 from curtaild.narrate import watts
 from curtaild.poller import Poller
@@ -106,7 +107,6 @@ class Daemon:
         site_file = str(self.path)
         fleet = open_devices(self.config.expand_devices(), self._identities, site_file)
         meters = open_meters(self.config.meters(), site_file)
-        password = config.resolve_secrets(config.grid_secret_sources(self.config), site_file).get("password")
         async with AsyncExitStack() as stack:
             for device in fleet.values():
                 stack.push_async_callback(_close_quietly, device.driver.close)
@@ -126,14 +126,8 @@ class Daemon:
                 observe=self.telemetry.observe_poll,
                 on_identity=lambda name, identity: self._identified(fleet[name]),
             )
-            grid = GridLink(
-                self.config.grid,
-                self.config.name,
-                self.control.site.tree.root,
-                self.clock,
-                self.inbox.grid,
-                password.get_secret_value() if password is not None else None,
-            )
+            root = self.control.site.tree.root
+            grid = open_grid(self.config, root, self.clock, self.inbox.grid, site_file)
             self.control.connect(grid, actuator, poller, self.config.grid.status_interval_s)
             for name, work in (("grid link", grid.run), ("poller", poller.run)):
                 stack.push_async_callback(_cancel, asyncio.create_task(_supervise(name, work), name=name))
@@ -189,8 +183,8 @@ class Daemon:
         self.notifier.reloading()
         try:
             fresh = config.load_site(self.path)
-            config.resolve_secrets(config.grid_secret_sources(fresh), str(self.path))
             tree = translate.feeder_tree(fresh)
+            open_grid(fresh, tree.root, self.clock, self.inbox.grid, str(self.path))
             specs = translate.device_specs(fresh, fresh.expand_devices(), self._identities)
             open_devices(fresh.expand_devices(), self._identities, str(self.path))
             open_meters(fresh.meters(), str(self.path))

@@ -12,11 +12,14 @@ import pytest
 from pydantic import BaseModel
 
 from config.site_files import written
-from curtaild_config import Site, check_site, load_site
+from curtaild_config import GridConnection, Site, check_site, load_site
 from curtaild_drivers.meter.registers import ModbusMeterSettings
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "site.example.toml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
+CONNECTION = re.compile(r"(?:^# \[\[grid\.connection\]\]\n)(?:^# (?:\[|#?[a-z_]+ = ).*\n)+", re.MULTILINE)
+"""A whole connection behind a comment sign."""
+WITH_CONNECTIONS = CONNECTION.sub(lambda block: re.sub(r"^# ", "", block[0], flags=re.MULTILINE), TEXT)
 COMMENTED_KEY = re.compile(r"^#([a-z_]+ = .*)$", re.MULTILINE)
 
 
@@ -31,7 +34,7 @@ def keys(model: type[BaseModel], table: str = "") -> Iterator[tuple[str, str]]:
     """(table, key) of every key of the site file."""
     for name, field in model.model_fields.items():
         path = f"{table}.{name}" if table else name
-        inner = list(models_in(field.annotation))
+        inner = list(dict.fromkeys(models_in(field.annotation)))
         if inner:
             for below in inner:
                 yield from keys(below, path)
@@ -43,9 +46,9 @@ ALL_KEYS = [*keys(Site), *keys(ModbusMeterSettings, "feeder.meter.settings")]
 
 
 def tables() -> dict[str, str]:
-    """The example's text by table; an inline table counts as its own."""
+    """The example's text by table, the connections let in; an inline table counts as its own."""
     found: dict[str, str] = {}
-    for part in re.split(r"^(?=\[)", TEXT, flags=re.MULTILINE):
+    for part in re.split(r"^(?=\[)", WITH_CONNECTIONS, flags=re.MULTILINE):
         if header := re.match(r"\[+([a-z.]+)\]+", part):
             found[header[1]] = found.get(header[1], "") + part
             for key, inline in re.findall(r"^#?([a-z_]+) = \{(.*)\}", part, flags=re.MULTILINE):
@@ -67,7 +70,21 @@ def test_the_example_works() -> None:
     assert [meter.feeder for meter in site.meters()] == ["site"]
 
 
-OWN_WORDS = {("feeder", "auxiliary_w"), ("feeder", "meter"), ("feeder.meter", "settings"), ("devices", "settings")}
+def test_every_connection_shown_works_when_let_in(tmp_path: Path) -> None:
+    site, problems = check_site(written(tmp_path, WITH_CONNECTIONS), {})
+    assert problems == []
+    assert site is not None
+    dialects = {get_args(model.model_fields["dialect"].annotation)[0] for model in models_in(GridConnection)}
+    assert {connection.dialect for connection in site.grid.connection} == dialects
+
+
+OWN_WORDS = {
+    ("grid", "brokers"),
+    ("feeder", "auxiliary_w"),
+    ("feeder", "meter"),
+    ("feeder.meter", "settings"),
+    ("devices", "settings"),
+}
 """Where the example shows a small site rather than a default."""
 
 

@@ -17,7 +17,7 @@ from curtaild_drivers.registry import Driver
 
 def test_a_small_file_and_the_defaults(tmp_path: Path) -> None:
     site = load_site(written(tmp_path, WHOLE), {})
-    assert (site.name, site.client_id) == ("korangi", "curtaild-korangi")
+    assert site.name == "korangi"
     assert [str(broker) for broker in site.grid.brokers] == ["mqtt://127.0.0.1:1883"]
     assert (site.grid.heartbeat, site.grid.heartbeat_timeout_s, site.grid.failsafe_hold_s) == ("required", 120, 60)
     assert site.root.id == "root"

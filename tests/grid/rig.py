@@ -18,9 +18,9 @@ from curtaild.core.events import Ack, AckStage, LinkPhase
 from curtaild.core.limits import Limit
 from curtaild.core.status import FeederStatus, SiteStatus
 from curtaild.grid.broker_link import BrokerState
-from curtaild.grid.connection import GridLink
+from curtaild.grid.connection import GridLink, broker_accesses
 from curtaild.grid.mqtt import Access
-from curtaild.grid.native import Topics
+from curtaild.grid.native import Context, NativeDialect, Topics
 from curtaild.grid.operator import Operator, operator_access
 from curtaild_drivers.contract import FeederId
 from mosquitto import Mosquitto
@@ -42,7 +42,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the link reads of `[grid]`, free of the site file's lower bounds."""
+    """What a native connection reads of `[grid]`, free of the site file's lower bounds."""
 
     brokers: tuple[Place, ...]
     prefix: str = "curtaild/v1"
@@ -50,7 +50,6 @@ class Settings:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    client_id: str | None = None
     keepalive_s: float = 10.0
     max_clock_skew_s: float = 300.0
     max_payload_bytes: int = 16_384
@@ -84,19 +83,34 @@ class Running:
             await self.until(lambda state: state.connected, index)
 
 
+def native_link(
+    settings: Settings, site: str, password: str | None, deliver: Callable[[GridMessage], None]
+) -> GridLink:
+    """A link with one native connection."""
+    context = Context(Topics(settings.prefix, site), ROOT, CLOCK, settings.max_clock_skew_s, settings.max_payload_bytes)
+    link = GridLink(CLOCK, deliver, heartbeat_timeout_s=PATIENCE_S)
+    link.connect("native", NativeDialect(context, beats=True), broker_accesses(settings, f"curtaild-{site}", password))
+    return link
+
+
 @asynccontextmanager
 async def running(
     settings: Settings, site: str, password: str | None = None, wait: bool = True
 ) -> AsyncIterator[Running]:
     """A link that runs while the block does, and is then stopped cleanly."""
     delivered: asyncio.Queue[GridMessage] = asyncio.Queue()
-    link = GridLink(settings, site, ROOT, CLOCK, delivered.put_nowait, password)
-    task = asyncio.create_task(link.run())
-    run = Running(link, task, delivered)
-    try:
+    async with at_work(native_link(settings, site, password, delivered.put_nowait), delivered) as run:
         if wait:
             await run.connected()
         yield run
+
+
+@asynccontextmanager
+async def at_work(link: GridLink, delivered: asyncio.Queue[GridMessage]) -> AsyncIterator[Running]:
+    """`link` runs while the block does."""
+    task = asyncio.create_task(link.run())
+    try:
+        yield Running(link, task, delivered)
     finally:
         task.cancel()
         _, late = await asyncio.wait((task,), timeout=PATIENCE_S)

@@ -15,13 +15,10 @@ import pytest
 
 from curtaild.core.allocation import AllocationReceived
 from curtaild.grid.broker_link import retry_delay_s
-from curtaild.grid.connection import GridLink
 from curtaild.grid.mqtt import ConnectionFailed, Obstacle, heeding_cancellation
 from grid.authority import Authority
 from grid.rig import (
-    CLOCK,
     PATIENCE_S,
-    ROOT,
     Place,
     Settings,
     a_status,
@@ -30,6 +27,7 @@ from grid.rig import (
     heard,
     is_state,
     limit_of,
+    native_link,
     onlooker,
     operator,
     running,
@@ -247,7 +245,7 @@ async def test_a_fault_of_our_own_goes_up_and_is_not_taken_for_a_lost_link(broke
     def deliver(message: object) -> None:
         raise ZeroDivisionError
 
-    link = GridLink(at(broker), site, ROOT, CLOCK, deliver, None)
+    link = native_link(at(broker), site, None, deliver)
     async with operator(broker, site) as grid:
         await grid.allocate(1)
         with pytest.raises(ExceptionGroup) as raised:

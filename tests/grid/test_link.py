@@ -19,8 +19,9 @@ from curtaild.core.allocation import (
 from curtaild.core.events import AckStage, BreachChanged, BreachId, BreachStage
 from curtaild.core.limits import UNLIMITED
 from curtaild.grid.connection import GridLink
+from curtaild.grid.opening import open_grid
 from curtaild.grid.operator import Window
-from curtaild_config import GridSection
+from curtaild_config import Site
 from grid.rig import (
     CLOCK,
     PATIENCE_S,
@@ -170,7 +171,7 @@ async def test_the_status_coalesces_to_the_newest(broker: Mosquitto, site: str) 
 async def test_what_was_said_before_the_broker_was_there_is_said_once_it_is(
     own_broker: Callable[..., Mosquitto], site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curtaild.grid.outbox.MAX_ANSWERS", MAX_ANSWERS)
+    monkeypatch.setattr("curtaild.grid.outbox.MAX_WAITING", MAX_ANSWERS)
     broker = own_broker()
     broker.stop()
     async with running(at(broker), site, wait=False) as run:
@@ -257,11 +258,17 @@ async def test_heartbeats_go_on_while_the_block_runs(broker: Mosquitto, site: st
             await run.next(HeartbeatReceived)
 
 
-def test_the_site_files_settings_are_what_the_link_needs(tmp_path: object) -> None:
-    grid = GridSection.model_validate({"brokers": ["mqtt://127.0.0.1:1883", "mqtts://[::1]"], "failsafe_limit_w": 0})
+def test_the_site_files_settings_are_what_the_link_needs() -> None:
+    site = Site.model_validate(
+        {
+            "site": {"name": "thar-1"},
+            "grid": {"brokers": ["mqtt://127.0.0.1:1883", "mqtts://[::1]"], "failsafe_limit_w": 0},
+            "feeder": [{"id": ROOT, "rating_w": 1e6}],
+        }
+    )
 
     async def build() -> GridLink:
-        return GridLink(grid, "thar-1", ROOT, CLOCK, lambda message: None, None)
+        return open_grid(site, ROOT, CLOCK, lambda message: None, "site.toml")
 
     states = asyncio.run(build()).links
     assert [state.url for state in states] == ["mqtt://127.0.0.1:1883", "mqtts://[::1]:8883"]

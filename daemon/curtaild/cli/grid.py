@@ -16,7 +16,7 @@ from curtaild.grid.mqtt import Access, ConnectionFailed
 from curtaild.grid.native import Topics
 from curtaild.grid.operator import Operator, operator_access
 from curtaild_config import SiteFileError, load_site
-from curtaild_config.sections import GridSection
+from curtaild_config import GridSection
 
 app = typer.Typer(
     no_args_is_help=True,

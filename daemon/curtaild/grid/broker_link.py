@@ -12,12 +12,12 @@ from time import perf_counter
 
 import aiomqtt
 
+from curtaild.clock import Clock
 from curtaild.core.allocation import GridMessage, MessageRejected, RejectCode
-from curtaild.core.status import SiteStatus
+from curtaild.grid.dialect import Dialect, Publication, Received
 from curtaild.grid.inbox import Inbox, Shelf, WorkBudget
 from curtaild.grid.mqtt import Access, ConnectionFailed, Obstacle, connection, lost, publish, subscribe
-from curtaild.grid.native import Context, decode, encode_last_will, encode_status, encode_stopped
-from curtaild.grid.outbox import Answer, Outbox
+from curtaild.grid.outbox import Outbox
 from curtaild_drivers.contract import Seconds
 
 log = logging.getLogger("curtaild.grid")
@@ -37,21 +37,20 @@ FLOOD_MESSAGES = 500
 """Messages between two looks (`WATCH_EVERY_S`) that count as a flood; mosquitto drops the newest past 1,000 waiting."""
 CALM_MESSAGES = 50
 
-ALLOCATIONS_KEPT = 256
-SCHEDULES_KEPT = 4
 READING_SHARE = 0.2
 READING_BURST_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerState:
-    """How the link to one broker stands. `since` is when `connected` last changed, monotonic seconds.
+    """How the link to one broker of `connection` stands. `since` is when `connected` last changed, monotonic seconds.
 
     `dropped_total` counts messages superseded unread in a flood, and answers given up because the broker was away too
     long. `echo_ok` says whether our own status comes back from the broker (`None`: not known yet); where it does
     not, an access list swallows what we publish or withholds what we read, and MQTT 3.1.1 reports neither.
     """
 
+    connection: str
     url: str
     connected: bool
     since: Seconds
@@ -64,17 +63,27 @@ class BrokerState:
 
 
 class BrokerLink:
-    """One broker's side of the grid link. `run` ends only by cancellation; everything else returns at once."""
+    """One broker's side of one connection; `number` counts its brokers from 0. `run` ends only by cancellation;
+    everything else returns at once."""
 
-    def __init__(self, access: Access, context: Context, deliver: Callable[[GridMessage], None]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        dialect: Dialect,
+        name: str,
+        number: int,
+        clock: Clock,
+        deliver: Callable[[GridMessage], None],
+    ) -> None:
         self._access = access
-        self._context = context
-        self._topics = context.topics
-        self._clock = context.clock
+        self._dialect = dialect
+        self._name = name
+        self._number = number
+        self._clock = clock
         self._deliver = deliver
         self._outbox = Outbox()
         self._has_outgoing = asyncio.Event()
-        self._last_will = encode_last_will()
+        self._echo_topic = dialect.echo_topic
 
         self._connected = False
         self._since = self._clock.monotonic()
@@ -91,6 +100,7 @@ class BrokerLink:
     @property
     def state(self) -> BrokerState:
         return BrokerState(
+            connection=self._name,
             url=self._access.url,
             connected=self._connected,
             since=self._since,
@@ -102,12 +112,9 @@ class BrokerLink:
             echo_ok=self._echo_ok,
         )
 
-    def answer(self, answer: Answer) -> None:
-        self._outbox.answer(answer)
-        self._has_outgoing.set()
-
-    def status(self, status: SiteStatus) -> None:
-        self._outbox.status(status)
+    def publish(self, publication: Publication) -> None:
+        """Send it as soon as the broker is there."""
+        self._outbox.add(publication)
         self._has_outgoing.set()
 
     async def run(self) -> None:
@@ -122,12 +129,13 @@ class BrokerLink:
                 await asyncio.sleep(retry_delay_s(attempt, failure.obstacle))
 
     async def _session(self) -> None:
-        topics = self._topics
         inbox = self._empty_inbox()
-        will = aiomqtt.Will(topics.status, self._last_will, qos=1, retain=True)
-        async with connection(self._access, inbox, will) as client:
+        async with connection(self._access, inbox, self._will()) as client:
+            subscriptions = self._dialect.subscriptions
             await self._subscribe_state(client)
-            await subscribe(client, [(topics.heartbeat, 0), (topics.status, 1)], self._access)
+            other = [(topic, wanted.qos) for topic, wanted in subscriptions.items() if not wanted.is_state]
+            if other:
+                await subscribe(client, other, self._access)
             self._note_connected()
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -141,23 +149,26 @@ class BrokerLink:
                 self._connected, self._since = False, self._clock.monotonic()
                 raise
 
+    def _will(self) -> aiomqtt.Will | None:
+        will = self._dialect.last_will
+        return aiomqtt.Will(will.topic, will.payload, qos=will.qos, retain=will.retain) if will is not None else None
+
     def _empty_inbox(self) -> Inbox:
         """A new one per connection: a heartbeat left unread from before a loss proves nothing after it."""
-        topics, max_payload_bytes = self._topics, self._context.max_payload_bytes
         self._superseded_before += self._inbox.dropped_total
         self._inbox = Inbox(
             {
-                topics.allocation: Shelf(ALLOCATIONS_KEPT, max_payload_bytes),
-                topics.schedule: Shelf(SCHEDULES_KEPT, self._context.bound(topics.schedule)),
-                topics.heartbeat: Shelf(1, max_payload_bytes),
-                topics.status: Shelf(4, self._context.bound(topics.schedule)),
+                topic: Shelf(wanted.messages, wanted.max_payload_bytes)
+                for topic, wanted in self._dialect.subscriptions.items()
             }
         )
         return self._inbox
 
     async def _subscribe_state(self, client: aiomqtt.Client) -> None:
         """The broker answers with its retained copies, which are the newest there are."""
-        await subscribe(client, [(self._topics.allocation, 1), (self._topics.schedule, 1)], self._access)
+        states = [(topic, wanted.qos) for topic, wanted in self._dialect.subscriptions.items() if wanted.is_state]
+        if states:
+            await subscribe(client, states, self._access)
 
     # ---- reading ------------------------------------------------------------------------------
 
@@ -174,46 +185,45 @@ class BrokerLink:
 
     def _take(self, message: aiomqtt.Message) -> None:
         topic, payload = message.topic.value, message.payload
-        if topic == self._topics.status:
+        if topic == self._echo_topic:
             self._hear_own_status(payload, is_live=not message.retain)
             return
         self._received_total += 1
-        received = decode(topic, payload, message.retain, self._context)
-        if isinstance(received, MessageRejected):
-            self._rejected_total[received.code] += 1
-        if received is not None:
+        for received in self._dialect.decode(Received(topic, payload, message.retain, self._number)):
+            if isinstance(received, MessageRejected):
+                self._rejected_total[received.code] += 1
             self._deliver(received)
 
     # ---- writing ------------------------------------------------------------------------------
 
     async def _write(self, client: aiomqtt.Client) -> None:
-        self._outbox.repeat_status()
+        self._outbox.repeat_states()
         while True:
             await self._flush(client)
             await self._has_outgoing.wait()
 
     async def _flush(self, client: aiomqtt.Client) -> None:
         """Hand over all that waits, one after the other: so order holds, and paho's own unbounded queue stays empty."""
-        while not self._outbox.is_empty:
-            status = self._outbox.next_status()
-            if status is not None:
-                payload = encode_status(status, self._clock)
-                if self._echo_expected is None:
-                    self._echo_expected = payload
-                    self._echo_due_at = self._clock.monotonic() + ECHO_TIMEOUT_S
-                await publish(client, self._topics.status, payload, qos=1, retain=True)
-            answer = self._outbox.next_answer()
-            if answer is not None:
-                await publish(client, answer.topic, answer.payload, qos=1, retain=False)
-                self._outbox.handed_over(answer)
+        while (publication := self._outbox.next) is not None:
+            if publication.topic == self._echo_topic and self._echo_expected is None:
+                self._echo_expected = publication.payload
+                self._echo_due_at = self._clock.monotonic() + ECHO_TIMEOUT_S
+            await self._send(client, publication)
+            self._outbox.handed_over(publication)
         self._has_outgoing.clear()
+
+    @staticmethod
+    async def _send(client: aiomqtt.Client, publication: Publication) -> None:
+        qos, retain = publication.qos, publication.retain
+        await publish(client, publication.topic, publication.payload, qos=qos, retain=retain)
 
     async def _say_goodbye(self, client: aiomqtt.Client) -> None:
         """Stopped on purpose: answer what is open, then say offline ourselves; else the last will says it."""
         try:
             async with asyncio.timeout(GOODBYE_TIMEOUT_S):
                 await self._flush(client)
-                await publish(client, self._topics.status, encode_stopped(self._clock), qos=1, retain=True)
+                for publication in self._dialect.goodbye():
+                    await self._send(client, publication)
         except (ConnectionFailed, TimeoutError) as error:
             log.warning(
                 "grid link to %s: could not say goodbye: %s", self._access.url, str(error) or "no answer in time"
@@ -261,9 +271,11 @@ class BrokerLink:
             if self._echo_ok is False:
                 log.warning("grid link to %s: our status comes back again", self._access.url)
             self._echo_ok = True
-        elif is_live and payload == self._last_will:
+            return
+        will = self._dialect.last_will
+        if is_live and will is not None and payload == will.payload:
             # the broker only now gave up an earlier connection of ours, and told the grid that we are offline
-            self._outbox.repeat_status()
+            self._outbox.repeat_states()
             self._has_outgoing.set()
 
     def _note_connected(self) -> None:

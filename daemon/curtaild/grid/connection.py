@@ -1,21 +1,28 @@
-"""The grid link: one site, 1..n brokers. What any of them brings is delivered; what the site says goes to all."""
+"""The grid link: any number of connections, each one dialect at 1..n brokers. What any of them brings is delivered;
+answers go to the connection that the allocation came by, breaches and the status to all.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from curtaild.clock import Clock
-from curtaild.core.allocation import GridMessage
-from curtaild.core.events import Ack, BreachChanged
+from curtaild.core.allocation import AllocationId, GridMessage, HeartbeatReceived, Issuer
+from curtaild.core.events import Ack, AckStage, BreachChanged
 from curtaild.core.status import SiteStatus
 from curtaild.grid.broker_link import BrokerLink, BrokerState
+from curtaild.grid.dialect import Dialect, Publication
 from curtaild.grid.mqtt import Access
-from curtaild.grid.native import Context, Topics, encode_ack, encode_breach
-from curtaild.grid.outbox import Answer
-from curtaild_drivers.contract import FeederId, Seconds
+from curtaild_drivers.contract import Seconds
+
+TICK_S = 1.0
+MOST_ISSUERS_KEPT = 4096
+"""Allocations whose issuer is remembered, to say in the status whose limit holds."""
 
 
 class BrokerAddress(Protocol):
@@ -29,13 +36,11 @@ class BrokerAddress(Protocol):
     def tls(self) -> bool: ...
 
 
-class LinkSettings(Protocol):
-    """What the link reads of the site file's `[grid]`."""
+class BrokerSettings(Protocol):
+    """How a connection reaches its brokers, as the site file says."""
 
     @property
     def brokers(self) -> Sequence[BrokerAddress]: ...
-    @property
-    def prefix(self) -> str: ...
     @property
     def username(self) -> str | None: ...
     @property
@@ -45,65 +50,126 @@ class LinkSettings(Protocol):
     @property
     def key_file(self) -> Path | None: ...
     @property
-    def client_id(self) -> str | None: ...
-    @property
     def keepalive_s(self) -> Seconds: ...
-    @property
-    def max_clock_skew_s(self) -> Seconds: ...
-    @property
-    def max_payload_bytes(self) -> int: ...
 
 
-class GridLink:
-    """The site's side of the native dialect.
-
-    `deliver` is called on the event loop for each message of the grid; it must return at once. `ack`, `breach` and
-    `status` may be called at any time, connected or not: they queue, bounded, and never block. Raises `ValueError`
-    where prefix or site are not usable in topics.
-    """
+class Connection:
+    """One dialect at its brokers. `deliver` is called on the event loop for each message of the grid."""
 
     def __init__(
         self,
-        settings: LinkSettings,
-        site: str,
-        root: FeederId,
+        name: str,
+        dialect: Dialect,
+        accesses: Sequence[Access],
         clock: Clock,
         deliver: Callable[[GridMessage], None],
-        password: str | None,
     ) -> None:
-        self._clock = clock
-        self._topics = Topics(settings.prefix, site)
-        context = Context(self._topics, root, clock, settings.max_clock_skew_s, settings.max_payload_bytes)
-        accesses = broker_accesses(settings, settings.client_id or f"curtaild-{site}", password)
-        self._brokers = [BrokerLink(access, context, deliver) for access in accesses]
+        self.name = name
+        self.dialect = dialect
+        self._deliver = deliver
+        self._brokers = [
+            BrokerLink(access, dialect, name, number, clock, deliver) for number, access in enumerate(accesses)
+        ]
 
     async def run(self) -> None:
-        """Keep all brokers connected until cancelled; then tell each that the site goes offline on purpose."""
+        """Keep all brokers connected until cancelled; then tell each, where the dialect has a word for it."""
         async with asyncio.TaskGroup() as tasks:
             for broker in self._brokers:
                 tasks.create_task(broker.run())
+            tasks.create_task(self._keep_time())
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for message in self.dialect.tick(any(broker.state.connected for broker in self._brokers)):
+                self._deliver(message)
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        for publication in publications:
+            for broker in self._brokers:
+                broker.publish(publication)
+
+    @property
+    def states(self) -> Sequence[BrokerState]:
+        return [broker.state for broker in self._brokers]
+
+
+class GridLink:
+    """The site's side of all its grid connections.
+
+    `deliver` is called on the event loop for each message of the grid; it must return at once. `ack`, `breach` and
+    `status` may be called at any time, connected or not: they queue, bounded, and never block.
+    """
+
+    def __init__(self, clock: Clock, deliver: Callable[[GridMessage], None], heartbeat_timeout_s: Seconds) -> None:
+        self._clock = clock
+        self._deliver = deliver
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._connections: list[Connection] = []
+        self._beaten_at: dict[str, Seconds] = {}
+        self._issuers: OrderedDict[AllocationId, Issuer] = OrderedDict()
+
+    def connect(self, name: str, dialect: Dialect, accesses: Sequence[Access]) -> None:
+        """Add a connection; before `run`. `name` is its own among them."""
+        deliver = partial(self._receive, name)
+        self._connections.append(Connection(name, dialect, accesses, self._clock, deliver))
+
+    async def run(self) -> None:
+        """Keep all connections until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for connection in self._connections:
+                tasks.create_task(connection.run())
+
+    # ---- what the grid says -------------------------------------------------------------------
+
+    def _receive(self, name: str, message: GridMessage) -> None:
+        """A sign of life passes on only while every connection that promises them gives them: one that went silent
+        must not hide behind the others."""
+        if isinstance(message, HeartbeatReceived):
+            self._beaten_at[name] = self._clock.monotonic()
+            if not all(self._is_alive(connection) for connection in self._connections):
+                return
+        self._deliver(message)
+
+    def _is_alive(self, connection: Connection) -> bool:
+        if not connection.dialect.beats:
+            return True
+        beaten_at = self._beaten_at.get(connection.name)
+        return beaten_at is not None and self._clock.monotonic() < beaten_at + self._heartbeat_timeout_s
+
+    # ---- what the site says -------------------------------------------------------------------
 
     def ack(self, ack: Ack) -> None:
-        self._answer(Answer(self._topics.ack, encode_ack(ack, self._clock)))
+        self._remember_issuer(ack)
+        for connection in self._connections:
+            if connection.dialect.owns(ack.issuer):
+                connection.publish(connection.dialect.ack(ack))
 
     def breach(self, breach: BreachChanged) -> None:
-        self._answer(Answer(self._topics.breach, encode_breach(breach, self._clock)))
+        for connection in self._connections:
+            connection.publish(connection.dialect.breach(breach))
 
     def status(self, status: SiteStatus) -> None:
-        for broker in self._brokers:
-            broker.status(status)
+        issuer = self._issuers.get(AllocationId(status.site.limit_source))
+        for connection in self._connections:
+            connection.publish(connection.dialect.status(status, issuer))
+
+    def _remember_issuer(self, ack: Ack) -> None:
+        """Every allocation in force has been answered, after a restart too."""
+        if ack.allocation_id is None or ack.issuer is None or ack.stage is AckStage.REJECTED:
+            return
+        self._issuers[ack.allocation_id] = ack.issuer
+        self._issuers.move_to_end(ack.allocation_id)
+        if len(self._issuers) > MOST_ISSUERS_KEPT:
+            self._issuers.popitem(last=False)
 
     @property
     def links(self) -> Sequence[BrokerState]:
-        """How each broker's link stands now, in the order of the settings."""
-        return [broker.state for broker in self._brokers]
-
-    def _answer(self, answer: Answer) -> None:
-        for broker in self._brokers:
-            broker.answer(answer)
+        """How each broker's link stands now, in the order of the site file."""
+        return [state for connection in self._connections for state in connection.states]
 
 
-def broker_accesses(settings: LinkSettings, client_id: str, password: str | None) -> list[Access]:
+def broker_accesses(settings: BrokerSettings, client_id: str, password: str | None) -> list[Access]:
     """One access per broker. From the second on the client id is numbered: two addresses may lead to one cluster, which
     would end the first connection when the second arrives under the same id."""
     return [

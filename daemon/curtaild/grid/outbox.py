@@ -1,60 +1,50 @@
-"""What the site has to say to one broker and has not handed over yet: answers in order, and the newest status."""
+"""What the site has to say to one broker and has not handed over yet: in order, and of a state only the newest."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
-from curtaild.core.status import SiteStatus
+from curtaild.grid.dialect import Publication
 
-MAX_ANSWERS = 10_000
-"""Answers kept for a broker that cannot be reached; past that the oldest goes: the grid has long given up on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One ack or breach, as it goes out: QoS 1, not retained."""
-
-    topic: str
-    payload: bytes
+MAX_WAITING = 10_000
+"""Publications kept for a broker that is away; past that the oldest goes: the grid has long given up on it."""
 
 
 class Outbox:
-    """Answers stay here until the broker has acknowledged them; one sent twice is harmless, one lost is not."""
+    """Each stays here until the broker has acknowledged it; one sent twice is harmless, one lost is not."""
 
     def __init__(self) -> None:
         self.dropped_total = 0
-        self._answers: deque[Answer] = deque()
-        self._status: SiteStatus | None = None
-        self._is_status_due = False
+        self._waiting: deque[Publication] = deque()
+        self._last_states: dict[str, Publication] = {}
 
-    def answer(self, answer: Answer) -> None:
-        if len(self._answers) == MAX_ANSWERS:
-            self._answers.popleft()
-            self.dropped_total += 1
-        self._answers.append(answer)
+    def add(self, publication: Publication) -> None:
+        if publication.is_state:
+            self._drop_older(publication.topic)
+            if publication.retain:
+                self._last_states[publication.topic] = publication
+        if len(self._waiting) >= MAX_WAITING:
+            oldest = self._waiting.popleft()
+            if self._last_states.get(oldest.topic) is not oldest:  # that one is repeated on connect
+                self.dropped_total += 1
+        self._waiting.append(publication)
 
-    def status(self, status: SiteStatus) -> None:
-        self._status = status
-        self._is_status_due = True
+    def repeat_states(self) -> None:
+        """The broker may show something else than our retained states: tell them again, before all else."""
+        for publication in self._last_states.values():
+            self._drop_older(publication.topic)
+            self._waiting.appendleft(publication)
 
-    def repeat_status(self) -> None:
-        """The broker may show something else: tell it again."""
-        self._is_status_due = self._status is not None
+    def _drop_older(self, topic: str) -> None:
+        older = next((other for other in self._waiting if other.is_state and other.topic == topic), None)
+        if older is not None:
+            self._waiting.remove(older)
 
     @property
-    def is_empty(self) -> bool:
-        return not self._answers and not self._is_status_due
+    def next(self) -> Publication | None:
+        return self._waiting[0] if self._waiting else None
 
-    def next_status(self) -> SiteStatus | None:
-        """The newest status where it is due; it then counts as told, as the next one follows soon."""
-        due, self._is_status_due = self._is_status_due, False
-        return self._status if due else None
-
-    def next_answer(self) -> Answer | None:
-        return self._answers[0] if self._answers else None
-
-    def handed_over(self, answer: Answer) -> None:
-        """The broker has acknowledged `answer`; it may have been dropped as the oldest meanwhile."""
-        if self._answers and self._answers[0] is answer:
-            self._answers.popleft()
+    def handed_over(self, publication: Publication) -> None:
+        """The broker has acknowledged `publication`; it may have been dropped as the oldest or replaced meanwhile."""
+        if self._waiting and self._waiting[0] is publication:
+            self._waiting.popleft()

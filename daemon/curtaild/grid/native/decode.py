@@ -1,0 +1,136 @@
+"""Reads the native dialect `curtaild/v1` (docs/grid/native.md): bytes to grid messages. No I/O.
+
+Whatever arrives, `decode` returns; it never raises. Wall time becomes monotonic time here, once, on receipt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from curtaild.clock import UnixSeconds
+from curtaild.core.allocation import (
+    Allocation,
+    AllocationId,
+    AllocationReceived,
+    GridMessage,
+    HeartbeatReceived,
+    Issuer,
+    MessageRejected,
+    RejectCode,
+    ScheduleReceived,
+    Urgency,
+)
+from curtaild.grid import fields
+from curtaild.grid.fields import Rejection, malformed
+from curtaild.grid.native.topics import Context
+from curtaild_drivers.contract import FeederId
+
+MAX_SCHEDULED = 256
+"""Most allocations in one schedule."""
+
+
+def decode(topic: str, payload: bytes, retained: bool, context: Context) -> GridMessage | None:
+    """What the grid said, or why it is not taken.
+
+    `None` where nothing was said: a foreign topic; an empty payload, by which MQTT clears a retained message; a
+    retained heartbeat, which proves that the broker is alive and nothing about the grid.
+    """
+    topics = context.topics
+    if topic not in (topics.allocation, topics.schedule, topics.heartbeat) or not payload:
+        return None
+    if topic == topics.heartbeat and retained:
+        return None
+    body: Mapping[str, object] = {}
+    try:
+        if len(payload) > context.bound(topic):
+            raise Rejection(RejectCode.TOO_LARGE, f"longer than {context.bound(topic)} bytes")
+        body, has_literals = fields.parse_object(payload)
+        message = _read(topic, body, retained, context)
+        if has_literals:
+            raise malformed("NaN and Infinity are not JSON")
+    except Rejection as rejection:
+        subject = body if rejection.subject is None else rejection.subject
+        named, issued = fields.readable_text(subject, "id"), fields.readable_text(subject, "issuer")
+        return MessageRejected(
+            code=rejection.code,
+            reason=rejection.reason,
+            allocation_id=None if named is None else AllocationId(named),
+            seq=fields.readable_sequence(subject, "seq"),
+            issuer=None if issued is None else Issuer(issued),
+            retained=retained,
+        )
+    return message
+
+
+def _read(topic: str, body: Mapping[str, object], retained: bool, context: Context) -> GridMessage:
+    if topic == context.topics.heartbeat:
+        fields.moment(body, "at")
+        fields.sequence(body, "seq")
+        return HeartbeatReceived()
+    if topic == context.topics.schedule:
+        return _schedule(body, retained, context)
+    return AllocationReceived(_allocation(body, context), retained)
+
+
+def _allocation(body: Mapping[str, object], context: Context) -> Allocation:
+    identity, seq, issuer = fields.text(body, "id"), fields.sequence(body, "seq"), fields.text(body, "issuer")
+    ceiling = fields.ceiling(body, "limit_w")
+    feeder = fields.text_or_none(body, "feeder")
+    issued_at = fields.moment(body, "issued_at")
+    valid_from, valid_until = fields.moment(body, "valid_from"), fields.moment_or_none(body, "valid_until")
+    if valid_until is not None and valid_until <= valid_from:
+        raise malformed("valid_until must be after valid_from")
+    urgency = body.get("class", Urgency.NORMAL.value)
+    if not isinstance(urgency, str) or urgency not in {each.value for each in Urgency}:
+        raise malformed(f"class must be normal or emergency, got {fields.shown(urgency)}")
+    reach_by_s = fields.amount_or_none(body, "reach_by_s")
+    ramp = fields.amount_or_none(body, "max_ramp_up_w_per_min")
+    wall = context.clock.wall()
+    _refuse_future(issued_at, wall, context)
+    to_monotonic = context.clock.monotonic() - wall  # read once, so that all times of a message agree
+    return Allocation(
+        id=AllocationId(identity),
+        seq=seq,
+        issuer=Issuer(issuer),
+        feeder=context.root if feeder is None else FeederId(feeder),
+        ceiling=ceiling,
+        issued_at=issued_at + to_monotonic,
+        valid_from=valid_from + to_monotonic,
+        valid_until=None if valid_until is None else valid_until + to_monotonic,
+        reach_by_s=reach_by_s,
+        max_ramp_up_w_per_min=ramp,
+        urgency=Urgency(urgency),
+    )
+
+
+def _schedule(body: Mapping[str, object], retained: bool, context: Context) -> ScheduleReceived:
+    """One bad item refuses the whole: half a schedule is a schedule nobody wrote."""
+    issuer = fields.text(body, "issuer")
+    seq = fields.sequence(body, "seq")
+    _refuse_future(fields.moment(body, "issued_at"), context.clock.wall(), context)
+    items = fields.required(body, "allocations")
+    if not isinstance(items, list):
+        raise malformed(f"allocations must be a list, got {fields.shown(items)}")
+    if len(items) > MAX_SCHEDULED:
+        raise Rejection(RejectCode.TOO_LARGE, f"{len(items)} allocations in one schedule, most is {MAX_SCHEDULED}")
+    allocations = []
+    for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise malformed(f"allocations[{index}] must be an object, got {fields.shown(item)}")
+        try:
+            allocation = _allocation(item, context)
+            if allocation.issuer != issuer:
+                raise malformed(
+                    f"issuer is {fields.shown(allocation.issuer)}, the schedule's is {fields.shown(issuer)}"
+                )
+        except Rejection as rejection:
+            raise Rejection(rejection.code, f"allocations[{index}]: {rejection.reason}", item) from None
+        allocations.append(allocation)
+    return ScheduleReceived(Issuer(issuer), tuple(allocations), retained, seq)
+
+
+def _refuse_future(issued_at: UnixSeconds, wall: UnixSeconds, context: Context) -> None:
+    """The past is fine (a retained message may be old); a message from the future means that a clock is wrong."""
+    ahead_s = issued_at - wall
+    if ahead_s > context.max_clock_skew_s:
+        raise Rejection(RejectCode.CLOCK_SKEW, f"issued_at is {ahead_s:.0f} s ahead of the site's clock")

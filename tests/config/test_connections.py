@@ -1,0 +1,77 @@
+"""The site's grid connections: one written plainly in [grid], others in tables of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from config.site_files import DEVICES, FEEDERS, GRID, SITE, WHOLE, errors, written
+from curtaild_config import MaestroOSConnection, NativeConnection, connection_secret_sources, load_site
+
+MAESTRO = """
+[[grid.connection]]
+name = "maestro"
+dialect = "maestroos"
+brokers = ["mqtt://127.0.0.2", "mqtt://127.0.0.3"]
+topic = "site/target"
+"""
+
+
+def test_brokers_of_the_grid_table_make_a_native_connection(tmp_path: Path) -> None:
+    text = WHOLE.replace("[grid]\n", '[grid]\nusername = "u"\npassword_credential = "p"\nkeepalive_s = 7\n')
+    (own,) = load_site(written(tmp_path, text), {}).grid.connections
+    assert isinstance(own, NativeConnection)
+    assert (own.name, own.prefix, own.username, own.keepalive_s) == ("native", "curtaild/v1", "u", 7)
+    assert [source.key_path for source in connection_secret_sources(own)] == ["grid.password_credential"]
+
+
+def test_further_connections_stand_beside_it(tmp_path: Path) -> None:
+    text = SITE + GRID + MAESTRO + 'username = "m"\npassword_file = "/run/m"\n' + FEEDERS + DEVICES
+    native, maestro = load_site(written(tmp_path, text), {}).grid.connections
+    assert isinstance(native, NativeConnection)
+    assert isinstance(maestro, MaestroOSConnection)
+    assert (maestro.topic, maestro.feeder, maestro.on_limit_w, maestro.silence_s) == ("site/target", None, None, 240)
+    paths = [source.key_path for source in connection_secret_sources(maestro)]
+    assert paths == ["grid.connection[maestro].password_file"]
+
+
+def test_they_may_be_the_only_ones(tmp_path: Path) -> None:
+    text = SITE + "[grid]\nfailsafe_limit_w = 0\n" + MAESTRO + FEEDERS
+    assert [each.name for each in load_site(written(tmp_path, text), {}).grid.connections] == ["maestro"]
+
+
+ONE = "grid.connection[maestro]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "reason", "remedy"),
+    [
+        ('"maestroos"', '"maestro"', f"{ONE}.dialect", "should be one of", 'did you mean "maestroos"?'),
+        ('dialect = "maestroos"\n', "", f"{ONE}.dialect", "is required", "which of its keys"),
+        ("topic", "topics", f"{ONE}.topics", "unknown key", 'did you mean "topic"?'),
+        ("topic =", "prefix =", f"{ONE}.prefix", "unknown key", "topic"),
+        ('topic = "site/target"', "", f"{ONE}.topic", "is required", "carries ON and OFF"),
+        ("site/target", "site/#", f"{ONE}.topic", "without wildcards", ""),
+        ("topic =", 'feeder = "rout"\ntopic =', f"{ONE}.feeder", "no feeder has this id", 'did you mean "root"?'),
+        ('"mqtt://127.0.0.2", "mqtt://127.0.0.3"', "", f"{ONE}.brokers", "should not be empty", ""),
+        ("[[grid.connection]]", "[grid.connection]", "grid.connection", "stands many times", "[[grid.connection]]"),
+        ('name = "maestro"', 'name = "native"', "grid", "a name of its own", ""),
+        ("topic =", 'ca_file = "/x"\ntopic =', ONE, "no broker is mqtts://", ""),
+    ],
+)
+def test_what_is_wrong_with_a_connection_is_said(
+    tmp_path: Path, old: str, new: str, path: str, reason: str, remedy: str
+) -> None:
+    assert old in MAESTRO
+    found = errors(tmp_path, SITE + GRID + MAESTRO.replace(old, new) + FEEDERS + DEVICES)
+    assert path in found, found
+    assert reason in found[path].reason
+    assert remedy in found[path].remedy
+
+
+def test_nobody_to_listen_to_is_said(tmp_path: Path) -> None:
+    found = errors(tmp_path, WHOLE.replace('brokers = ["mqtt://127.0.0.1"]\n', ""))
+    assert "brokers is missing" in found["grid"].reason
+    found = errors(tmp_path, SITE + '[grid]\nfailsafe_limit_w = 0\nusername = "u"\n' + MAESTRO + FEEDERS)
+    assert "username have no use without brokers" in found["grid"].reason
