@@ -1,4 +1,4 @@
-"""`curtaild run | check | emulate | demo | status | grid`: what a person types, and the exit code they get."""
+"""`curtaild run | check | scan | emulate | demo | status | grid`: what a person types, and the exit code they get."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curtaild.cli import demo, emulate, grid, run, status
+from curtaild.cli import demo, emulate, grid, run, scan, status
 
 SITE_FILE = Path("/etc/curtaild/site.toml")
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(grid.app, name="grid")
 app.command("demo")(demo.command)
 app.command("emulate")(emulate.command)
+app.command("scan")(scan.command)
 app.command("status")(status.command)
 
 ConfigOption = Annotated[

@@ -72,11 +72,16 @@ class WhatsminerV2:
         if not isinstance(version, dict):
             raise BadReply("get_version: no fw_ver in the answer")
         model = str(details.get("Model") or self._access.model)
+        try:
+            info = (await self._ask("get_miner_info", until)).get("Msg")
+        except DriverError:
+            info = None  # older ones do not have it; who it is was said above
         return Identity(
             make="WhatsMiner",
             model=model,
             firmware="whatsminer-v2",
             version=str(version.get("fw_ver") or ""),
+            serial=str(info.get("mac") or "") if isinstance(info, dict) else "",
         )
 
     async def read(self, until: Seconds) -> Reading:

@@ -1,0 +1,1 @@
+"""Meeting devices before the daemon does: finding them on the network, and trying one out."""
