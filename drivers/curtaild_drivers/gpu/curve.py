@@ -24,6 +24,15 @@ BASE_FRACTION = 0.22
 1.8 kW + 1.15 · Σ GPU."""
 
 
+def checked(curve: Curve) -> Curve:
+    """The curve itself; raises ValueError unless it falls from full power and full throughput."""
+    if curve[0] != (1.0, 1.0):
+        raise ValueError("curve must begin with [1.0, 1.0]: full power, full throughput")
+    if any(above[0] <= below[0] or above[1] < below[1] for above, below in pairwise(curve)):
+        raise ValueError("curve must fall: each pair less power than the one before, and no more throughput")
+    return curve
+
+
 def throughput(curve: Curve, power_fraction: float) -> float:
     """The fraction of full throughput (0..1) kept at a fraction of full GPU power."""
     lowest = curve[-1]
