@@ -1,0 +1,343 @@
+"""What NVML and GPUs do wrong, and what the node makes of it: lost, hung, lying, old, forbidden."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curtaild_drivers.contract import (
+    AuthFailed,
+    DriverError,
+    OperatingPoint,
+    Outcome,
+    OutcomeUnknown,
+    Refused,
+    RunState,
+    Unreachable,
+    Unsupported,
+)
+from curtaild_drivers.gpu import slot
+from curtaild_drivers.gpu.node import GpuNode
+from gpu_nvml.conftest import OpenNode
+from gpu_nvml.test_node import at, busy, near, wall_w
+from nvml_stub.fixtures import MakeGpus
+from nvml_stub.gpus import StubGpus
+from nvml_stub.library import LACKING_BEFORE_535
+from nvml_stub.models import GH200_MODULE_ONLY, H100
+
+SETTER = "nvmlDeviceSetPowerManagementLimit"
+NO_PERMISSION, UNKNOWN, GPU_IS_LOST = 4, 999, 15
+
+
+def requested_w(gpus: StubGpus) -> list[float]:
+    return [gpus.requested_w(gpu) for gpu in range(len(gpus.models))]
+
+
+# ---- a GPU that is lost ---------------------------------------------------------------------------
+
+
+async def test_a_lost_gpu_counts_at_its_limit_and_the_others_go_on(make_gpus: MakeGpus, open_node: OpenNode) -> None:
+    gpus = make_gpus(speed=0.0)
+    busy(gpus, 500.0)
+    async with open_node(gpus) as node:
+        await node.read()
+        gpus.lose(6)
+        reading = await node.read()
+        assert reading.state is RunState.FAULT
+        assert reading.fault is not None
+        assert reading.fault.startswith("GPU 6: the GPU is lost (NVML error 15)")
+        assert reading.power_w == near(wall_w(7 * 500 + 700)), "seven measured, one at the most it may draw"
+
+        await node.apply(at(wall_w(7 * 300 + 700)))
+        assert requested_w(gpus) == [300.0] * 6 + [700.0] + [300.0]
+        gpus.recover(6)
+        assert (await node.read()).power_w == near(wall_w(8 * 500))
+
+
+async def test_below_what_the_others_reach_a_lost_gpu_leaves_the_outcome_unknown(
+    make_gpus: MakeGpus, open_node: OpenNode
+) -> None:
+    gpus = make_gpus()
+    async with open_node(gpus) as node:
+        await node.read()
+        gpus.lose(0)
+        await node.read()
+        with pytest.raises(OutcomeUnknown, match="GPU 0 does not answer and may draw more"):
+            await node.apply(at(wall_w(8 * 200)))
+    assert requested_w(gpus) == [700.0] + [200.0] * 7, "all that can be shed is shed"
+
+
+async def test_a_gpu_lost_before_the_daemon_came_counts_at_the_most_of_the_others(
+    make_gpus: MakeGpus, open_node: OpenNode
+) -> None:
+    gpus = make_gpus([H100] * 4, speed=0.0)
+    gpus.lose(1)
+    async with open_node(gpus) as node:
+        assert (await node.identify()).rated_w == near(wall_w(4 * 700))
+        assert (await node.operating_points()).lowest.draw_w == near(wall_w(3 * 200 + 700))
+        assert (await node.read()).power_w == near(wall_w(3 * 70 + 700))
+        gpus.recover(1)
+        assert (await node.read()).power_w == near(wall_w(4 * 70)), "tried again at every read"
+
+
+async def test_when_all_are_lost_nothing_answers(make_gpus: MakeGpus, open_node: OpenNode) -> None:
+    gpus = make_gpus([H100] * 2)
+    async with open_node(gpus) as node:
+        await node.read()
+        gpus.lose(0)
+        gpus.lose(1)
+        with pytest.raises(Unreachable, match="lost"):
+            await node.read()
+        with pytest.raises(Unreachable, match="lost"):
+            await node.apply(at(wall_w(400)))
+
+
+# ---- a call that hangs ----------------------------------------------------------------------------
+
+
+async def test_a_hung_gpu_is_waited_for_once_and_is_well_when_it_comes_back(
+    make_gpus: MakeGpus, open_node: OpenNode
+) -> None:
+    gpus = make_gpus([H100] * 3, speed=0.0)
+    async with open_node(gpus, read_deadline_s=0.1) as node:
+        await node.read()
+        gpus.hang(2)
+        first = await node.read()
+        assert first.state is RunState.FAULT
+        assert first.fault is not None
+        assert first.fault.startswith("GPU 2: a call into the driver has not come back for")
+        assert first.power_w == near(wall_w(2 * 70 + 700))
+        threads = threading.active_count()
+        calls = gpus.calls("nvmlDeviceGetFieldValues")
+        for _ in range(50):
+            assert (await node.read()).state is RunState.FAULT
+        assert threading.active_count() == threads
+        assert gpus.calls("nvmlDeviceGetFieldValues") - calls <= 2 * 50, "nothing was sent to the one that hangs"
+        gpus.release(2)
+        await back_to(node, RunState.IDLE)
+        assert (await node.read()).power_w == near(wall_w(3 * 70))
+
+
+async def back_to(node: GpuNode, state: RunState) -> None:
+    """A call that was let go comes back when its thread is scheduled."""
+    async with asyncio.timeout(10):
+        while (await node.read()).state is not state:
+            pass
+
+
+async def test_a_hung_write_has_an_unknown_outcome_and_the_others_were_told(
+    make_gpus: MakeGpus, open_node: OpenNode
+) -> None:
+    gpus = make_gpus([H100] * 3)
+    async with open_node(gpus, write_deadline_s=0.1, read_deadline_s=0.1) as node:
+        await node.read()
+        gpus.hang(1, after_writing=True)
+        with pytest.raises(OutcomeUnknown, match=r"GPU 1: .*has not come back"):
+            await node.apply(at(wall_w(900)))
+        assert requested_w(gpus) == [300.0] * 3, "it worked, and nobody could know"
+        gpus.release(1)
+        await back_to(node, RunState.IDLE)
+        assert (await node.read()).limit_w == near(wall_w(900)), "the read-back decides"
+
+
+async def test_a_host_that_hangs_while_it_opens_is_told_and_not_waited_for(
+    make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curtaild_drivers.gpu.node.OPEN_DEADLINE_S", 0.1)
+    gpus = make_gpus([H100])
+    gpus.hang(0)
+    async with open_node(gpus) as node:
+        for _ in range(3):
+            with pytest.raises(Unreachable, match="has not come back"):
+                await node.read()
+        gpus.release(0)
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    reading = await node.read()
+                    break
+                except Unreachable:
+                    await asyncio.sleep(0)
+    assert reading.power_w == near(wall_w(70))
+
+
+# ---- a setter that lies or refuses ----------------------------------------------------------------
+
+
+async def test_the_v2_setter_s_yes_is_not_believed(make_gpus: MakeGpus, open_node: OpenNode) -> None:
+    """NVIDIA's Python `nvmlDeviceSetPowerManagementLimit_v2` says that all is well whatever the library returns."""
+    gpus = make_gpus([GH200_MODULE_ONLY])
+    async with open_node(gpus, base_w=100.0, gpu_factor=1.0) as node:
+        await node.read()
+        gpus.fails(f"{SETTER}_v2", UNKNOWN)
+        with pytest.raises(DriverError):
+            await node.apply(at(600.0))
+        gpus.fails(f"{SETTER}_v2", 0)
+        assert await node.apply(at(600.0)) is Outcome.ACKNOWLEDGED
+    assert gpus.requested_w(0, module=True) == 500.0
+
+
+async def test_a_yes_without_effect_is_a_refusal(
+    make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pynvml.nvmlDeviceSetPowerManagementLimit", lambda handle, limit_mw: None)
+    gpus = make_gpus([H100] * 2)
+    async with open_node(gpus) as node:
+        with pytest.raises(Refused, match="GPU 0: said yes to 300 W and kept 700 W; GPU 1"):
+            await node.apply(at(wall_w(600)))
+
+
+async def test_without_permission_nothing_is_set_and_a_person_is_told(make_gpus: MakeGpus, open_node: OpenNode) -> None:
+    gpus = make_gpus([H100] * 2)
+    gpus.deny_permission()
+    async with open_node(gpus) as node:
+        with pytest.raises(AuthFailed, match=r"root or CAP_SYS_ADMIN for that: see docs/gpu\.md"):
+            await node.apply(at(wall_w(600)))
+    assert requested_w(gpus) == [700.0] * 2
+
+
+async def test_what_some_took_and_some_refused_is_unknown(
+    make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pynvml: Any = importlib.import_module("pynvml")
+    truly = pynvml.nvmlDeviceSetPowerManagementLimit
+
+    def set_limit(handle: Any, limit_mw: int) -> None:
+        if pynvml.nvmlDeviceGetIndex(handle) == 1:
+            raise pynvml.NVMLError(NO_PERMISSION)
+        truly(handle, limit_mw)
+
+    monkeypatch.setattr("pynvml.nvmlDeviceSetPowerManagementLimit", set_limit)
+    gpus = make_gpus([H100] * 3)
+    async with open_node(gpus) as node:
+        with pytest.raises(OutcomeUnknown, match="GPU 1: the driver wants root"):
+            await node.apply(at(wall_w(900)))
+    assert requested_w(gpus) == [300.0, 700.0, 300.0]
+
+
+# ---- XID ------------------------------------------------------------------------------------------
+
+
+async def test_an_xid_is_a_fault_for_ten_minutes_and_a_program_s_own_is_none(
+    make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = make_gpus([H100] * 2)
+    async with open_node(gpus) as node:
+        await node.read()
+        gpus.xid(1, 31)  # an illegal memory access of a program
+        await node.read()
+        assert (await node.read()).fault is None
+        gpus.xid(1, 94)
+        gpus.xid(1, 43)
+        await node.read()  # answers first, asks for errors afterwards
+        reading = await node.read()
+        assert (reading.state, reading.fault) == (RunState.FAULT, "GPU 1: its driver told of XID 94")
+        monkeypatch.setattr(slot, "XID_COUNTS_FOR_S", 0.0)
+        assert (await node.read()).fault is None
+
+
+# ---- an old driver, or none -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("highest_field", [184, 250])
+async def test_an_old_driver_is_driven_by_what_it_has(
+    make_gpus: MakeGpus, open_node: OpenNode, highest_field: int
+) -> None:
+    """Before 530 there are no field values of power; before 535 two of the symbols are missing."""
+    gpus = make_gpus([H100] * 2, speed=0.0, lacking=LACKING_BEFORE_535, highest_field=highest_field)
+    busy(gpus)
+    async with open_node(gpus) as node:
+        assert (await node.operating_points()).lowest.draw_w == near(wall_w(400))
+        assert await node.apply(at(wall_w(800))) is Outcome.ACKNOWLEDGED
+        gpus.pass_time(10)
+        reading = await node.read()
+    assert (reading.power_w, reading.limit_w) == (near(wall_w(800)), near(wall_w(800)))
+    assert reading.state is RunState.RUNNING
+
+
+async def test_a_driver_that_sets_no_limits_is_watched_only(make_gpus: MakeGpus, open_node: OpenNode) -> None:
+    gpus = make_gpus([H100], lacking=[SETTER])
+    async with open_node(gpus) as node:
+        with pytest.raises(Unsupported, match="takes no power limit: it lacks power limits"):
+            await node.operating_points()
+        assert (await node.read()).power_w == near(wall_w(70))
+
+
+async def test_without_a_driver_it_says_so_until_there_is_one(make_gpus: MakeGpus, open_node: OpenNode) -> None:
+    gpus = make_gpus([H100])
+    gpus.init_fails()
+    async with open_node(gpus) as node:
+        with pytest.raises(Unreachable, match="no NVIDIA driver is at work on this host"):
+            await node.read()
+        gpus.init_fails(0)
+        assert (await node.read()).power_w == near(wall_w(70))
+
+
+async def test_a_driver_that_was_updated_under_it_is_opened_anew(make_gpus: MakeGpus, open_node: OpenNode) -> None:
+    gpus = make_gpus([H100])
+    async with open_node(gpus) as node:
+        await node.read()
+        gpus.fails("nvmlDeviceGetFieldValues", 1)  # uninitialised
+        for _ in range(2):
+            with pytest.raises(DriverError, match="opened anew"):
+                await node.read()
+        gpus.fails("nvmlDeviceGetFieldValues", 0)
+        assert (await node.read()).power_w == near(wall_w(70))
+        assert gpus.calls("nvmlInitWithFlags") >= 2
+
+
+# ---- the state file -------------------------------------------------------------------------------
+
+
+async def test_a_disk_that_fails_stops_no_shed_and_is_told_of(
+    make_gpus: MakeGpus, open_node: OpenNode, tmp_path: Path
+) -> None:
+    gpus = make_gpus([H100] * 2)
+    (tmp_path / "file").write_text("")
+    async with open_node(gpus, state_file=tmp_path / "file" / "state.json") as node:
+        assert await node.apply(at(wall_w(600))) is Outcome.ACKNOWLEDGED
+        reading = await node.read()
+    assert requested_w(gpus) == [300.0] * 2
+    assert reading.fault is not None
+    assert "the limits found before cannot be kept" in reading.fault
+
+
+@pytest.mark.parametrize("text", ["{", '{"limits_mw": {"GPU-1": -5}}', "[]", '{"stages": 7}', "\xff", "[" * 100_000])
+async def test_a_damaged_state_file_is_put_aside(
+    make_gpus: MakeGpus, open_node: OpenNode, tmp_path: Path, text: str
+) -> None:
+    """Whose the limits in force are is not known then: the maker's defaults are what may be gone back to."""
+    path = tmp_path / "gpu-state.json"
+    path.write_text(text, encoding="latin-1")
+    gpus = make_gpus([H100])
+    gpus.overwrite(0, 450.0)
+    async with open_node(gpus) as node:
+        await node.apply(at(wall_w(300)))
+    assert '": 700000' in path.read_text()
+    assert (tmp_path / "gpu-state.json.damaged").exists()
+
+
+async def test_two_daemons_do_not_write_to_the_same_gpus(make_gpus: MakeGpus, open_node: OpenNode) -> None:
+    gpus = make_gpus([H100])
+    async with open_node(gpus) as first:
+        await first.apply(at(wall_w(300)))
+        async with open_node(gpus) as second:
+            with pytest.raises(Refused, match="another curtaild holds these GPUs"):
+                await second.apply(at(wall_w(400)))
+            assert (await second.read()).limit_w == near(wall_w(300))
+            await first.close()
+            assert await second.apply(at(wall_w(400))) is Outcome.ACKNOWLEDGED
+
+
+async def test_nothing_is_remembered_of_a_point_that_was_refused(make_gpus: MakeGpus, open_node: OpenNode) -> None:
+    gpus = make_gpus([H100])
+    async with open_node(gpus) as node:
+        gpus.deny_permission()
+        with pytest.raises(AuthFailed):
+            await node.apply(OperatingPoint("limit", wall_w(300), 0.5))
+        assert (await node.read()).fault is None, "700 W is no drift from a limit that was never taken"
