@@ -63,9 +63,17 @@ class Epic:
             model=str(able.get("Model") or self._access.model).removeprefix("Antminer "),
             firmware="epic",
             version=str(summary.get("Software") or ""),
-            serial=str(board.get("cpuSerial") or ""),
+            serial=str(board.get("cpuSerial") or "") or await self._mac(until),
             rated_w=self._access.rated_w,
         )
+
+    async def _mac(self, until: Seconds) -> str:
+        """Its network address stands in for a serial; empty where it does not say."""
+        try:
+            network = await self._ask("network", until)
+        except DriverError:
+            return ""
+        return str(_part(network, "dhcp").get("mac_address") or _part(network, "static").get("mac_address") or "")
 
     async def read(self, until: Seconds) -> Reading:
         taken_at, writes = time.monotonic(), self._writes

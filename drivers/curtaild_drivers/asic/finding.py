@@ -35,9 +35,10 @@ async def find(address: str, settings: AsicSettings, context: OpenContext) -> Fi
     until = asyncio.get_running_loop().time() + settings.identify_deadline_s
     greeting = await greet(Access(address, settings), until)
     if not greeting.is_of_a_miner:
+        if greeting.rpc is not None or greeting.web is not None:
+            return Finding(None, "answers, but not as a miner")
         silent = "takes connections and says nothing" if greeting.opened else "is gone again"
-        heard = greeting.rpc is not None or greeting.web is not None
-        return Finding(None, "answers, but not as a miner" if heard else next(iter(greeting.trouble), silent))
+        return Finding(None, "; ".join(dict.fromkeys(greeting.trouble)) or silent)
     device = open_device(address, settings.model_copy(update={"firmware": greeting.firmware}), context)
     try:
         identity = await device.identify()
