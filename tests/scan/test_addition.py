@@ -1,4 +1,4 @@
-"""What a scan writes into a site file: found devices at its end, never a change, and never a file that would not run."""
+"""What a scan writes into a site file: found devices at its end, no change, and no file that would not run."""
 
 from __future__ import annotations
 
