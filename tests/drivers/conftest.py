@@ -13,7 +13,7 @@ import pytest
 from curtaild_drivers.asic import DRIVER
 from curtaild_drivers.contract import Device, Identity, Watts
 from curtaild_drivers.registry import OpenContext
-from curtaild_emulator import EmulatedFarm, FarmPlan, Fault, Miner, Ports
+from curtaild_emulator import MODELS, EmulatedFarm, FarmPlan, Fault, Miner, Ports
 
 FIRMWARES = {
     "antminer": "antminer-s21",
@@ -21,6 +21,7 @@ FIRMWARES = {
     "whatsminer-v3": "whatsminer-m60",
     "luxos": "luxos-s21",
     "vnish": "vnish-s19j-pro",
+    "vnish-1.3": "vnish-1.3-s19j-pro",
     "avalon": "avalon-a1566",
     "braiins": "braiins-s19j-pro",
     "epic": "epic-s19j-pro",
@@ -95,7 +96,7 @@ async def emulated_bench(firmware: str, speed: float = 1_000.0) -> AsyncIterator
     )
     async with AsyncExitStack() as stack:
         farm = await stack.enter_async_context(EmulatedFarm(plan))
-        settings = {"firmware": firmware, "read_deadline_s": 2, "write_deadline_s": 2}
+        settings = {"firmware": MODELS[FIRMWARES[firmware]].firmware.value, "read_deadline_s": 2, "write_deadline_s": 2}
         settings |= {"rpc_port": farm.ports.rpc or 1, "http_port": farm.ports.http or 1}
         settings |= {"v3_port": farm.ports.whatsminer_v3 or 1, "braiins_port": farm.ports.braiins or 1}
         settings |= {"auradine_port": farm.ports.auradine or 1}

@@ -54,6 +54,7 @@ class Miner:
     obeys: bool = True
     restart_required: bool = False
     presets: Any = field(default_factory=lambda: PRESETS)
+    throttled: Any = None  # as releases before 1.3.3
     token: str = ""
     unlocked: int = 0
     verdict: Answer | None = None
@@ -92,13 +93,21 @@ class Miner:
             if self.obeys:
                 self.preset = asked.body["miner"]["overclock"]["preset"]
             return {"restart_required": self.restart_required, "reboot_required": False}
+        if asked.page == "throttle":
+            self.throttled = asked.body["percent"]
+            return http_answer(b"")
         self.state = {"stop": "stopped", "start": "starting", "restart": "restarting"}[asked.page]
         self.hr, self.watts = 0.0, 35
         return http_answer(b"")
 
     def summary(self) -> dict[str, Any]:
         return {
-            "miner_status": {"miner_state": self.state, "miner_state_time": 3_000, "description": "chain 1 lost"},
+            "miner_status": {
+                "miner_state": self.state,
+                "miner_state_time": 3_000,
+                "description": "chain 1 lost",
+                **({} if self.throttled is None else {"throttled": self.throttled}),
+            },
             "miner_type": "Antminer S19j Pro (Vnish 1.2.6)",
             "hr_realtime": self.hr,
             "power_consumption": self.watts,
@@ -305,3 +314,77 @@ async def test_identity() -> None:
     async with running(Miner(), firmware="vnish") as device:
         identity = await device.identify()
     assert identity == Identity("Antminer", "S19j Pro", "vnish", "1.2.6", "FE:07:26:3C:BE:1B", 2970.0)
+
+
+def held(draw_w: float) -> OperatingPoint:
+    return OperatingPoint("limit", draw_w, 0.0, divisible=True)
+
+
+async def test_from_1_3_3_it_throttles_under_its_preset_in_one_write() -> None:
+    async with running(miner := Miner(throttled=100)) as device:
+        points = await device.operating_points()
+        assert [(point.key, point.draw_w, point.divisible) for point in points.points] == [
+            ("off", 50.0, False),
+            ("limit", 2970 * 0.2, False),
+            ("limit", 2970 * 0.99, True),
+            ("2970", 2970.0, False),
+        ]
+        before = len(miner.wire.asked)
+        assert await device.apply(held(1_500)) is Outcome.ACKNOWLEDGED
+        assert (miner.obeyed, len(miner.wire.asked) - before) == ([{"percent": 50}], 1)
+        reading = await device.read()
+        assert (reading.point_key, reading.limit_w) == ("limit", 1_485.0)
+        assert await device.apply(held(1_500)) is Outcome.ALREADY_THERE
+        assert await device.apply(HIGH) is Outcome.ACKNOWLEDGED
+        assert miner.obeyed == [{"percent": 50}, {"percent": 100}]
+        assert ((await device.read()).point_key, (await device.read()).limit_w) == ("2970", None)
+
+
+async def test_presets_over_the_present_one_are_offered_beside_the_throttle() -> None:
+    async with running(miner := Miner(throttled=60, preset="2300")) as device:
+        points = await device.operating_points()
+        assert [point.key for point in points.points] == ["off", "limit", "limit", "2300", "2970"]
+        assert await device.apply(HIGH) is Outcome.ACKNOWLEDGED
+    assert miner.obeyed == [{"miner": {"overclock": {"preset": "2970"}}}, {"percent": 100}]
+
+
+@pytest.mark.parametrize("draw_w", [593.0, 3_000.0])
+async def test_watts_that_no_throttle_holds_are_not_sent(draw_w: float) -> None:
+    async with running(miner := Miner(throttled=100)) as device:
+        with pytest.raises(Unsupported):
+            await device.apply(held(draw_w))
+    assert miner.obeyed == []
+
+
+async def test_before_1_3_3_there_is_nothing_to_throttle_by() -> None:
+    async with running(miner := Miner()) as device:
+        with pytest.raises(Unsupported, match=r"1\.3\.3"):
+            await device.apply(held(1_500))
+    assert miner.obeyed == []
+
+
+async def test_a_site_may_keep_to_the_presets() -> None:
+    async with running(Miner(throttled=100), vnish_lever="presets") as device:
+        assert [point.key for point in (await device.operating_points()).points] == ["off", "2300", "2970"]
+
+
+async def test_it_is_throttled_after_it_was_woken() -> None:
+    async with running(miner := Miner(throttled=100, state="stopped", hr=0.0)) as device:
+        assert await device.apply(held(1_500)) is Outcome.ACKNOWLEDGED
+        assert miner.obeyed == ["start", {"percent": 50}]
+
+
+@pytest.mark.parametrize("verdict", [http_answer({"err": "busy"}, 400), http_answer({"err": "busy"}, 500), CLOSE, HANG])
+async def test_what_befalls_a_throttle(verdict: Answer) -> None:
+    is_refused = isinstance(verdict, bytes) and b" 400 " in verdict
+    async with running(Miner(throttled=100, verdict=verdict), write_deadline_s=patience(verdict)) as device:
+        await device.operating_points()
+        with pytest.raises(Refused if is_refused else OutcomeUnknown):
+            await device.apply(held(1_500))
+
+
+@pytest.mark.parametrize("said", [19, 101, "50", 50.5, True, None, [50]])
+async def test_nonsense_is_no_throttle(said: Any) -> None:
+    async with running(Miner(throttled=said)) as device:
+        assert [point.key for point in (await device.operating_points()).points] == ["off", "2300", "2970"]
+        assert (await device.read()).point_key == "2970"

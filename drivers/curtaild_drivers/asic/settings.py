@@ -51,6 +51,10 @@ class AsicSettings(DriverSettings):
     lowest_power_percent: Annotated[int, Field(ge=1, le=99)] = 40
     """How far a Whatsminer may be throttled, in percent of its power limit; below it is switched off instead."""
 
+    vnish_lever: Literal["throttle", "presets"] = "throttle"
+    """How VNish from release 1.3.3 on is brought down: by its throttle, within seconds, or through its tuned presets,
+    which hash more per watt and restart it each time. Older releases have presets only."""
+
     @model_validator(mode="after")
     def _password_has_one_source(self) -> Self:
         if self.password_file and self.password_credential:

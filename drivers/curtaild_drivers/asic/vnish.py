@@ -1,21 +1,24 @@
 """VNish (port 80, JSON under /api/v1): readings in clear, everything else under a token that a password unlocks. It is
-throttled by presets that it has tuned on this very machine. Sources: VNish's OpenAPI document (1.2.6 to 1.3.4), pyasic.
+brought down by presets that it has tuned on this very machine, each of which restarts it, or from release 1.3.3 by a
+throttle under the one it is set to, which acts within seconds. Sources: VNish's OpenAPI document (1.2.6 to 1.3.4) and
+asic-rs 289, which measured the throttle on an S19 Pro Hydro; pyasic.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 
 from curtaild_drivers.asic.cgminer import Reply, hashrate, parse, temperature, watts
-from curtaild_drivers.asic.firmware import STANDBY_W, Access, check_still, off_point, unknown_draw
+from curtaild_drivers.asic.firmware import Access, check_still, off_point, unknown_draw
 from curtaild_drivers.asic.http import Response, WebServer, json_bytes, said
+from curtaild_drivers.asic.vnish_presets import LIMIT, PERCENTS, percent, presets, throttled
 from curtaild_drivers.asic.wire import command_sent
 from curtaild_drivers.contract import (
     OFF,
     AuthFailed,
-    BadReply,
     Capabilities,
     DriverError,
     Identity,
@@ -37,7 +40,7 @@ _STARTING = ("initializing", "starting", "restarting", "auto-tuning", "auto_tuni
 _FAILED = ("failure", "failed", "broken")
 _SCHEMES = ("Bearer ", "")
 """How a token is shown: as the OpenAPI document says, or bare, as pyasic does with older releases."""
-_PRETTY = re.compile(r"(\d+(?:\.\d+)?)\s*watt\s*~\s*(\d+(?:\.\d+)?)\s*TH")
+_THROTTLE = "mining/throttle"
 _RAMP_S: Seconds = 600.0
 
 
@@ -55,7 +58,10 @@ class VNish:
         self._asked_at: Seconds = float("-inf")
         self._ask_again_at: Seconds = float("-inf")
         self._is_asleep: bool | None = None
-        self._offered: frozenset[str] = frozenset()
+        self._can_throttle = False
+        self._percent: int | None = None
+        self._tuned: frozenset[str] = frozenset()
+        self._drawn_at: dict[str, Watts] = {}
         self._writes = 0
 
     async def describe(self, until: Seconds) -> Identity:
@@ -74,80 +80,128 @@ class VNish:
         )
 
     async def read(self, until: Seconds) -> Reading:
-        taken_at, writes = time.monotonic(), self._writes
-        miner = await self._summary(until)
+        taken_at = time.monotonic()
+        miner = await self._look(until)
         condition = _part(miner, "miner_status")
         stated = str(condition.get("miner_state") or "")
         rate = hashrate(miner.get("hr_realtime"), 1e9)
-        if writes == self._writes:
-            self._is_asleep = stated in _ASLEEP if stated else None
         is_old = time.monotonic() - self._asked_at > self._access.settings.recheck_s
         if (self._preset is None or is_old) and time.monotonic() >= self._ask_again_at:
             try:  # which also keeps a token in hand, so that a shed is one command
                 await self._preset_now(until)
             except DriverError:  # the reading stands without it
                 self._ask_again_at = time.monotonic() + self._access.settings.recheck_s
+        is_off = stated in (*_ASLEEP, _STOPPING)
+        is_throttled = self._percent is not None and self._percent < 100
         return Reading(
             taken_at,
             _state(stated, rate, condition.get("miner_state_time")),
             # "power_usage" says the same in 1.2, and W per TH in 1.3
             power_w=watts(miner.get("power_consumption", miner.get("power_usage"))),
             rate=rate,
-            point_key=OFF if stated in (*_ASLEEP, _STOPPING) else self._preset,
+            point_key=OFF if is_off else LIMIT if is_throttled else self._preset,
+            limit_w=self._limit_w() if is_throttled and not is_off else None,
             temperature_c=temperature(_part(miner, "chip_temp").get("max")),
             fault=str(condition.get("description") or stated)[:200] if stated in _FAILED else None,
         )
 
     async def operating_points(self, until: Seconds) -> OperatingPoints:
-        """Off, the presets it has tuned (any other would first tune for hours), and what it is set to now."""
+        """Off, the presets it has tuned (any other would first tune for hours), and what it is set to now. Where it
+        throttles, that stands in for the presets under the present one."""
         current = await self._preset_now(until)
+        await self._look(until)
         answer = await self._privileged("GET", "autotune/presets", until)
-        presets = _presets(answer)
-        self._offered = frozenset(name for preset in presets if (name := _name(preset)) and _is_tuned(preset))
+        listed = presets(answer, current, self._access.rating())
+        self._tuned = frozenset(preset.name for preset in listed if preset.is_tuned)
+        offered = [preset.point for preset in listed if preset.point and (preset.is_tuned or preset.name == current)]
+        self._drawn_at = {point.key: point.draw_w for point in offered}
         best: dict[Watts, OperatingPoint] = {}
-        for preset in presets:
-            point = self._point(preset, current)
-            if point is not None and (point.draw_w not in best or point.key == current):
+        for point in offered:
+            if point.draw_w not in best or point.key == current:
                 best[point.draw_w] = point
         if not best:
             raise unknown_draw(self._access.model)
-        return OperatingPoints((off_point(), *(best[draw_w] for draw_w in sorted(best))))
+        present_w = self._drawn_at.get(current or "")
+        if present_w is None or not self._can_throttle:
+            return OperatingPoints((off_point(), *(best[draw_w] for draw_w in sorted(best))))
+        working = [best[draw_w] for draw_w in sorted(best) if draw_w >= present_w]
+        return OperatingPoints((off_point(), *throttled(working[0]), *working), step_w=present_w / 100)
 
     async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
         if point.key == OFF:
             await self._command("mining/stop", until)
             return Outcome.ACKNOWLEDGED
+        if point.key == LIMIT:
+            return await self._throttle(await self._percent_for(point.draw_w, until), until)
         if self._preset is None or self._preset == point.key:
             await self._preset_now(until)
         has_changed = point.key != self._preset
-        is_asleep = self._is_asleep
-        if is_asleep is None:
-            is_asleep = str(_part(await self._summary(until), "miner_status").get("miner_state")) in _ASLEEP
-        if has_changed:
-            must_restart = await self._set_preset(point.key, until)
-        elif not is_asleep:
+        if self._is_asleep is None or self._percent is None:
+            await self._look(until)
+        is_asleep, is_throttled = self._is_asleep is True, self._can_throttle and self._percent != 100
+        if not (has_changed or is_asleep or is_throttled):
             return Outcome.ALREADY_THERE
-        else:
-            must_restart = False
-        if is_asleep or must_restart:
+        must_restart = has_changed and await self._set_preset(point.key, until)
+        sent = [f"preset {point.key!r}"] if has_changed else []
+        for path, is_due in (
+            ("start", is_asleep),
+            ("restart", must_restart and not is_asleep),
+            ("throttle", is_throttled),
+        ):
+            if not is_due:
+                continue
             try:
-                await self._command("mining/start" if is_asleep else "mining/restart", until)
+                await self._command(f"mining/{path}", until, {"percent": 100} if path == "throttle" else None)
             except DriverError as error:
-                if not has_changed:
+                if not sent:
                     raise
-                raise OutcomeUnknown(f"given preset {point.key!r}, then not started: {error}") from error
+                raise OutcomeUnknown(f"given {' and '.join(sent)}, then {path}: {error}") from error
+            sent.append(path)
         return Outcome.ACKNOWLEDGED
 
     async def close(self) -> None:
         self._token = None
 
+    def _limit_w(self) -> Watts | None:
+        """What the throttle comes to; `None` while nobody knows what the preset draws."""
+        present_w = self._drawn_at.get(self._preset or "")
+        return present_w * self._percent / 100 if present_w is not None and self._percent is not None else None
+
+    async def _percent_for(self, draw_w: Watts, until: Seconds) -> int:
+        """The whole percent that keeps the draw at or under `draw_w`. Raises `Unsupported` where there is none."""
+        if self._drawn_at.get(self._preset or "") is None:
+            await self.operating_points(until)
+        present_w = self._drawn_at.get(self._preset or "")
+        if not self._can_throttle or present_w is None:
+            raise Unsupported("it does not say that it can throttle (from release 1.3.3), or nobody knows its preset")
+        wanted = math.floor(draw_w / present_w * 100 + 1e-6)
+        if wanted not in PERCENTS:
+            raise Unsupported(f"{draw_w:.0f} W is {wanted} % of its preset; it throttles to 20 % and more")
+        return wanted
+
+    async def _throttle(self, wanted: int, until: Seconds) -> Outcome:
+        if self._is_asleep is None or self._percent in (None, wanted):
+            await self._look(until)
+        if not self._is_asleep:
+            if self._percent == wanted:
+                return Outcome.ALREADY_THERE
+            await self._command(_THROTTLE, until, {"percent": wanted})
+            return Outcome.ACKNOWLEDGED
+        # Whether a start forgets the throttle nobody says, so it is said after it; full power is minutes away.
+        await self._command("mining/start", until)
+        try:
+            await self._command(_THROTTLE, until, {"percent": wanted})
+        except DriverError as error:
+            raise OutcomeUnknown(f"woken, and not throttled to {wanted} %: {error}") from error
+        return Outcome.ACKNOWLEDGED
+
     async def _set_preset(self, name: str, until: Seconds) -> bool:
         """Sends the preset's name and nothing else: with an overclock block that was read before, the device would
         overwrite what it has tuned. Whether the mining process must be restarted for it."""
-        if name not in self._offered:
+        if name not in self._tuned:
             await self.operating_points(until)
-        if name not in self._offered:
-            raise Unsupported(f"it has no tuned preset {name!r}; it has {', '.join(sorted(self._offered)) or 'none'}")
+        if name not in self._tuned:
+            raise Unsupported(f"it has no tuned preset {name!r}; it has {', '.join(sorted(self._tuned)) or 'none'}")
         reply = await self._command("settings", until, {"miner": {"overclock": {"preset": name}}})
         # It answers the same whether it took the preset or not (pyasic, web/vnish.py).
         try:
@@ -157,6 +211,20 @@ class VNish:
         if taken not in (name, None):
             raise Refused(f"it says yes to preset {name!r} and stays at {taken!r}")
         return reply.get("restart_required") is True
+
+    async def _look(self, until: Seconds) -> Reply:
+        """Its summary, and what follows from it for the next command."""
+        writes = self._writes
+        miner = await self._summary(until)
+        condition = _part(miner, "miner_status")
+        stated = str(condition.get("miner_state") or "")
+        stated_percent = percent(condition.get("throttled"))
+        if self._access.settings.vnish_lever == "throttle":
+            self._can_throttle = self._can_throttle or stated_percent is not None
+        if writes == self._writes:
+            self._is_asleep = stated in _ASLEEP if stated else None
+            self._percent = stated_percent if self._can_throttle else None
+        return miner
 
     async def _summary(self, until: Seconds) -> Reply:
         answer = await self._send("GET", "summary", until)
@@ -177,24 +245,11 @@ class VNish:
             self._preset, self._asked_at = preset, time.monotonic()
         return preset
 
-    def _point(self, preset: object, current: str | None) -> OperatingPoint | None:
-        name = _name(preset)
-        if name is None or not isinstance(preset, dict) or (name != current and not _is_tuned(preset)):
-            return None
-        figures = _PRETTY.search(str(preset.get("pretty")))
-        if figures is not None:
-            draw_w, rate = watts(figures[1]), hashrate(figures[2], 1e12)
-        else:  # "disabled": frequency and voltage set by hand
-            rating = self._access.rating() if name == current else None
-            draw_w, rate = (rating.power_w, rating.rate_hs) if rating else (None, None)
-        if draw_w is None or rate is None or draw_w <= STANDBY_W:
-            return None
-        return OperatingPoint(name, draw_w, rate)
-
     async def _command(self, path: str, until: Seconds, body: Reply | None = None) -> Reply:
         """One command, checked. A token that the device no longer knows is a refusal, so one new one is asked for."""
         self._writes += 1
-        self._preset = self._is_asleep = None  # whatever it was, it has to be asked
+        self._is_asleep = self._percent = None  # whatever they were, they have to be asked
+        self._preset = self._preset if path == _THROTTLE else None
         self._ask_again_at = float("-inf")
         answer = await self._privileged("POST", path, until, json_bytes(body) if body else b"")
         if answer.status >= 500:
@@ -259,27 +314,6 @@ def _state(stated: str, rate: float | None, since_s: object) -> RunState:
         is_young = isinstance(since_s, (int, float)) and since_s < _RAMP_S
         return RunState.STARTING if is_young else RunState.IDLE
     return RunState.STARTING if stated == _STOPPING else RunState.UNKNOWN
-
-
-def _presets(answer: Response) -> list[object]:
-    """The list of presets: bare, or (some releases) within an object."""
-    if answer.status != 200:
-        raise BadReply(f"presets: HTTP {answer.status}")
-    listed = parse(b'{"presets":' + answer.body + b"}").get("presets")
-    if isinstance(listed, dict):
-        listed = listed.get("presets")
-    if not isinstance(listed, list):
-        raise BadReply("presets: not a list")
-    return listed
-
-
-def _name(preset: object) -> str | None:
-    name = preset.get("name") if isinstance(preset, dict) else None
-    return name if isinstance(name, str) and name and name != OFF else None
-
-
-def _is_tuned(preset: object) -> bool:
-    return isinstance(preset, dict) and preset.get("status") == "tuned"
 
 
 def _part(reply: Reply, key: str) -> Reply:
