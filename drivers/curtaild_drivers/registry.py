@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from pydantic import BaseModel, ConfigDict
 
 from curtaild_drivers.contract import Device, Identity, Meter, Watts
+from curtaild_drivers.maturity import Support
 
 GROUP = "curtaild.drivers"
 
@@ -41,12 +42,14 @@ OpenMeter = Callable[[str, DriverSettings, OpenContext], Meter]
 @dataclass(frozen=True, slots=True)
 class Driver:
     """One driver: `settings` is its own pydantic model; `open_device` and `open_meter` (each `None` where it has
-    none) take an address, settings and context, do no I/O, and return the object that does."""
+    none) take an address, settings and context, do no I/O, and return the object that does. `support` says, for people,
+    what it can do on which devices and how far that is proven."""
 
     name: str
     settings: type[DriverSettings]
     open_device: OpenDevice | None = None
     open_meter: OpenMeter | None = None
+    support: tuple[Support, ...] = ()
 
 
 class UnknownDriver(LookupError):

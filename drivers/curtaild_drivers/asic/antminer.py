@@ -34,6 +34,26 @@ from curtaild_drivers.contract import (
     Unsupported,
     Watts,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = Support(
+    firmware="antminer",
+    device="Antminer, stock firmware (S19, S21 and their kin)",
+    maturity=Maturity.PEER,
+    proven="pyasic identified it, read it, put it to sleep, woke it and found its pools kept; low mode by us alone",
+    reads_watts="no; inferred from the mode that its hashrate proves",
+    throttled_by="low mode",
+    stopped_by="sleep mode",
+    auth="digest, root / root as shipped",
+    ports="4028 to read, 80 to command",
+    quirks=(
+        "Its mode is one field of a configuration that is written whole, pools included: nothing is written without a "
+        "fresh, valid copy.",
+        "Asleep, it answers with an empty summary.",
+        "A change of mode restarts the mining process; the API on 4028 is gone meanwhile.",
+    ),
+    sources=("pyasic", "the stock web pages' own requests"),
+)
 
 NORMAL, LOW = "normal", "low"
 

@@ -31,6 +31,20 @@ from curtaild_drivers.contract import (
     Unsupported,
     Watts,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = Support(
+    firmware="auradine",
+    device="Auradine Teraflux (FluxOS)",
+    maturity=Maturity.PEER,
+    proven="pyasic identified it, read it, put it to sleep, woke it and set its power target",
+    reads_watts="yes",
+    throttled_by="power target in whole watts",
+    stopped_by="sleep",
+    auth="password, admin as shipped",
+    ports="8080 to command, 4028 for the hashrate",
+    sources=("pyasic", "asic-rs and the answers recorded there"),
+)
 
 LIMIT = "limit"
 """The key of the points that are held by a power target, in whole watts."""

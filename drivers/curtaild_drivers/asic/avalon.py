@@ -29,6 +29,25 @@ from curtaild_drivers.contract import (
     Unsupported,
     Watts,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = Support(
+    firmware="avalon",
+    device="Avalon, Canaan's firmware",
+    maturity=Maturity.PEER,
+    proven="pyasic identified it, read it, stopped it, woke it and set its work level, in JSON; in text, which real ones "
+    "want, by us alone",
+    reads_watts="yes",
+    throttled_by="work level or work mode",
+    stopped_by="soft switch",
+    auth="none",
+    ports="4028",
+    quirks=(
+        "It drops commands sent as JSON.",
+        "Its soft switch is due at a moment of its own clock, which may be wrong: that clock is read first.",
+    ),
+    sources=("Canaan's avalon10-docs", "pyasic"),
+)
 
 LEVELS = ("low", "normal", "high")
 """The levels by their numbers 0 to 2."""

@@ -27,6 +27,20 @@ from curtaild_drivers.contract import (
     Unsupported,
     Watts,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = Support(
+    firmware="axeos",
+    device="Bitaxe and NerdAxe (AxeOS)",
+    maturity=Maturity.PEER,
+    proven="pyasic identified it, read it and set its frequency; the pause by us alone",
+    reads_watts="yes",
+    throttled_by="its own frequencies, at the voltage it is set to",
+    stopped_by="pause, from release 2.14 on",
+    auth="none",
+    ports="80",
+    sources=("ESP-Miner's openapi.yaml and its pull request 1608", "pyasic"),
+)
 
 _PAUSED_W: Watts = 3.0  # the controller, its display and its radio; assumed
 _MOST_MHZ = 5_000.0

@@ -35,6 +35,21 @@ from curtaild_drivers.contract import (
     Unsupported,
     Watts,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = Support(
+    firmware="braiins",
+    device="Antminer under Braiins OS",
+    maturity=Maturity.PEER,
+    proven="pyasic identified it, read it, paused it, woke it and set its power target",
+    reads_watts="yes, as an estimate of the firmware",
+    throttled_by="power target in whole watts",
+    stopped_by="pause",
+    auth="user and password, root / root as shipped",
+    ports="50051",
+    quirks=("The old BOSMiner without the gRPC API is only watched.",),
+    sources=("Braiins' public API, bos-plus-api", "pyasic"),
+)
 
 LIMIT = "limit"
 """The key of all points at which the miner works: it takes a power target, in whole watts."""

@@ -28,6 +28,21 @@ from curtaild_drivers.contract import (
     Seconds,
     Unsupported,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = Support(
+    firmware="epic",
+    device="Antminer under ePIC PowerPlay",
+    maturity=Maturity.PEER,
+    proven="pyasic identified it, read it, stopped it and woke it; the power target by us alone",
+    reads_watts="yes",
+    throttled_by="power target in whole watts, where its tuner runs by power",
+    stopped_by="stop",
+    auth="password, letmein as shipped",
+    ports="4028, HTTP",
+    quirks=("It refuses with HTTP status 200 and says so in the body.",),
+    sources=("ePIC's API.md", "pyasic", "asic-rs"),
+)
 
 LIMIT = "limit"
 """The key of the points that are held by a power target, in whole watts."""

@@ -26,6 +26,35 @@ from curtaild_drivers.contract import (
     Unreachable,
     Unsupported,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = (
+    Support(
+        firmware="marathon",
+        device="Marathon (MARA firmware)",
+        maturity=Maturity.EMULATED,
+        proven="pyasic's answers, imitated: no firmware of its kind is emulated",
+        reads_watts="no: pyasic loses them",
+        throttled_by="–",
+        stopped_by="stop, through pyasic",
+        auth="as pyasic asks for it",
+        ports="80",
+        sources=("pyasic",),
+    ),
+    Support(
+        firmware="",
+        device="Hiveon, Goldshell, IceRiver, Innosilicon and what else pyasic knows",
+        maturity=Maturity.EMULATED,
+        proven="pyasic's answers, imitated: no firmware of their kind is emulated",
+        reads_watts="where pyasic finds them",
+        throttled_by="–",
+        stopped_by="– (their stops do nothing, or are none)",
+        auth="as pyasic asks for it",
+        ports="pyasic's",
+        quirks=("pyasic says yes to a stop in the name of miners that are not there: each is read first.",),
+        sources=("pyasic",),
+    ),
+)
 
 NORMAL = "normal"
 

@@ -37,6 +37,21 @@ from curtaild_drivers.contract import (
     Unsupported,
     Watts,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = Support(
+    firmware="luxos",
+    device="Antminer under LuxOS",
+    maturity=Maturity.PEER,
+    proven="pyasic identified it, read it, put it to sleep, woke it and chose a profile by watts",
+    reads_watts="yes",
+    throttled_by="the profiles on the machine",
+    stopped_by="curtail sleep, about 25 W",
+    auth="a session, without a password",
+    ports="4028",
+    quirks=("It has one session for all its clients.", "Its sleep outlasts a reboot."),
+    sources=("docs.luxor.tech/firmware/api", "pyasic"),
+)
 
 _SLEEP_W: Watts = 25.0  # Luxor's own figure
 _SESSION_LASTS_S: Seconds = 50.0

@@ -33,6 +33,24 @@ from curtaild_drivers.contract import (
     Unsupported,
     Watts,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = Support(
+    firmware="vnish",
+    device="Antminer under VNish",
+    maturity=Maturity.PEER,
+    proven="pyasic identified it, read it, stopped it, woke it and chose a preset by its name",
+    reads_watts="yes",
+    throttled_by="the presets tuned on the machine; from 1.3.3 a throttle in percent under the preset",
+    stopped_by="mining stop",
+    auth="password, admin as shipped",
+    ports="80",
+    quirks=(
+        "A preset that was never tuned on this machine would first tune for hours: only tuned ones are offered.",
+        "A change of preset restarts it.",
+    ),
+    sources=("VNish's OpenAPI document, 1.2.6 to 1.3.4", "asic-rs", "pyasic"),
+)
 
 _ASLEEP = ("stopped", "paused")
 _STOPPING = "shutting-down"

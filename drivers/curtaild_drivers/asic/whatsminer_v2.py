@@ -42,6 +42,25 @@ from curtaild_drivers.contract import (
     Unsupported,
     Watts,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = Support(
+    firmware="whatsminer-v2",
+    device="Whatsminer, API v2",
+    maturity=Maturity.PEER,
+    proven="pyasic identified it, read it, stopped it, woke it and set its power limit; percent by us alone",
+    reads_watts="yes",
+    throttled_by="power limit in whole percents",
+    stopped_by="power_off",
+    auth="password, admin as shipped; the write API must be switched on",
+    ports="4028",
+    quirks=(
+        "The percent is forgotten at a restart.",
+        "A token lasts about half an hour, and the seventeenth within that is refused.",
+        "Some close the connection without an answer to power_off, and some stop answering while off.",
+    ),
+    sources=("MicroBT's API document 2.0", "pyasic"),
+)
 
 _GOT_TOKEN, _PERMISSION_DENIED, _NO_MORE_TOKENS = 134, 45, 136
 _NOT_UNDERSTOOD = {23, 135, 137}

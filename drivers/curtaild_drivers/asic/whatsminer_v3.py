@@ -34,6 +34,24 @@ from curtaild_drivers.contract import (
     Unsupported,
     Watts,
 )
+from curtaild_drivers.maturity import Maturity, Support
+
+SUPPORT = Support(
+    firmware="whatsminer-v3",
+    device="Whatsminer, API v3 (firmware from 2024-11)",
+    maturity=Maturity.PEER,
+    proven="pyasic identified it, read it, stopped it, woke it and set its power limit; percent by us alone",
+    reads_watts="yes",
+    throttled_by="power limit in whole percents",
+    stopped_by="mining service stop",
+    auth="account and password, super / super as shipped",
+    ports="4433",
+    quirks=(
+        "Commands want the percent as text; as a number it is refused, against the documentation.",
+        "A percent set while it starts may be acknowledged and forgotten.",
+    ),
+    sources=("apidoc.whatsminer.com", "pyasic"),
+)
 
 _OK, _NO_PERMISSION = 0, -4  # the others: -1 failed, -2 wrong command, -3 parameter missing
 
