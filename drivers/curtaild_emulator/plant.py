@@ -31,6 +31,7 @@ from curtaild_drivers.contract import (
     Watts,
 )
 from curtaild_emulator.faults import Fault, MeterFault
+from curtaild_emulator.gpu_node import BmcFault, GpuNode, GpuNodeModel
 from curtaild_emulator.miner import Miner
 from curtaild_emulator.models import LIMIT, DeviceModel, Firmware
 from curtaild_emulator.noise import Noise
@@ -42,12 +43,24 @@ _SILENT = (Fault.HANG, Fault.OFFLINE_SILENT, Fault.REFUSE_CONNECTION)
 
 @dataclass(frozen=True, slots=True)
 class PlantDevice:
-    """One device to emulate: its id, model, the feeder it hangs on, and the faults it begins with."""
+    """One device to emulate: its id, model, the feeder it hangs on, and the faults it begins with. `sensor_error` is
+    how far its own watts are off, as a fraction, for good; `None` draws it from what healthy units show."""
 
     id: DeviceId
     model: DeviceModel
     feeder: FeederId
     faults: frozenset[Fault] = frozenset()
+    sensor_error: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlantNode:
+    """One GPU node to emulate: its id, model, the feeder it hangs on, and the faults it begins with."""
+
+    id: DeviceId
+    model: GpuNodeModel
+    feeder: FeederId
+    faults: frozenset[BmcFault] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,7 @@ class _Feeder:
     spec: PlantFeeder
     noise: Noise
     miners: list[Miner] = field(default_factory=list)
+    nodes: list[GpuNode] = field(default_factory=list)
     children: list[_Feeder] = field(default_factory=list)
     fault: MeterFault | None = None
     held: tuple[Seconds, Watts, float] | None = None  # what a stale or frozen meter keeps: since when, W, J
@@ -84,10 +98,16 @@ class Plant:
     """
 
     def __init__(
-        self, devices: Sequence[PlantDevice], feeders: Sequence[PlantFeeder], seed: int, start: Seconds = 0.0
+        self,
+        devices: Sequence[PlantDevice],
+        feeders: Sequence[PlantFeeder],
+        seed: int,
+        start: Seconds = 0.0,
+        nodes: Sequence[PlantNode] = (),
     ) -> None:
         self._now = self._start = start
         self._moving: set[Miner] = set()
+        self._moving_nodes: set[GpuNode] = set()
         self._feeders = {spec.id: _Feeder(spec, Noise(seed, f"meter {spec.id}")) for spec in feeders}
         if len(self._feeders) != len(feeders):
             raise ValueError("two feeders bear the same id")
@@ -99,9 +119,18 @@ class Plant:
                 raise ValueError(f"two devices bear the id {device.id!r}")
             if device.feeder not in self._feeders:
                 raise ValueError(f"device {device.id!r} hangs on feeder {device.feeder!r}, which does not exist")
-            miner = Miner(device.id, device.model, seed, start, self._moving, device.faults)
+            miner = Miner(device.id, device.model, seed, start, self._moving, device.faults, device.sensor_error)
             self._miners[device.id] = miner
             self._feeders[device.feeder].miners.append(miner)
+        self._nodes: dict[str, GpuNode] = {}
+        for spec in nodes:
+            if spec.id in self._nodes or spec.id in self._miners:
+                raise ValueError(f"two devices bear the id {spec.id!r}")
+            if spec.feeder not in self._feeders:
+                raise ValueError(f"device {spec.id!r} hangs on feeder {spec.feeder!r}, which does not exist")
+            node = GpuNode(spec.id, spec.model, seed, start, self._moving_nodes, spec.faults)
+            self._nodes[spec.id] = node
+            self._feeders[spec.feeder].nodes.append(node)
 
     def _hang_up(self, feeder: _Feeder) -> None:
         ancestor = feeder.spec.parent
@@ -137,14 +166,26 @@ class Plant:
             self._now = now
             for miner in tuple(self._moving):
                 miner.advance(now)
+            for node in tuple(self._moving_nodes):
+                node.advance(now)
 
     def miner(self, device_id: str) -> Miner:
         """The device itself, for wires and for looking behind its answers. Advance it before telling it anything."""
         return self._miners[device_id]
 
+    @property
+    def node_ids(self) -> tuple[DeviceId, ...]:
+        """The GPU nodes, which have BMCs instead of a firmware's points."""
+        return tuple(DeviceId(name) for name in self._nodes)
+
+    def node(self, node_id: str) -> GpuNode:
+        """The GPU node itself, as `miner` for miners."""
+        return self._nodes[node_id]
+
     def true_power_w(self, device_id: str) -> Watts:
         """What a device really draws now."""
-        return self._miners[device_id].power_w
+        node = self._nodes.get(device_id)
+        return self._miners[device_id].power_w if node is None else node.power_w
 
     def true_feeder_power_w(self, feeder_id: str) -> Watts:
         """What really flows into a feeder now: its devices, its children, and its own auxiliary load."""
@@ -156,7 +197,7 @@ class Plant:
 
     def _flow_w(self, feeder: _Feeder) -> Watts:
         if feeder.known_at != self._now:  # a command changes no draw at the instant it is given
-            through_w = sum(miner.power_w for miner in feeder.miners)
+            through_w = sum(miner.power_w for miner in feeder.miners) + sum(node.power_w for node in feeder.nodes)
             through_w += sum(self._flow_w(child) for child in feeder.children)
             feeder.known_w = through_w * (1.0 + feeder.spec.auxiliary_fraction) + feeder.spec.auxiliary_w
             feeder.known_at = self._now
@@ -164,6 +205,7 @@ class Plant:
 
     def _flow_j(self, feeder: _Feeder) -> float:
         through_j = sum(miner.energy_j(self._now) for miner in feeder.miners)
+        through_j += sum(node.energy_j(self._now) for node in feeder.nodes)
         through_j += sum(self._flow_j(child) for child in feeder.children)
         auxiliary_j = feeder.spec.auxiliary_w * (self._now - self._start)
         return through_j * (1.0 + feeder.spec.auxiliary_fraction) + auxiliary_j
