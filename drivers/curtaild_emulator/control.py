@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,6 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curtaild_emulator.faults import Fault, MeterFault
+from curtaild_emulator.gpu_node import BmcFault
 
 if TYPE_CHECKING:
     from curtaild_emulator.farm import EmulatedFarm
@@ -27,6 +27,31 @@ class DeviceFault(BaseModel):
     fault: Fault
     on: bool = True
     probability: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+
+
+class NodeFault(BaseModel):
+    """Body of POST /faults where the device is a GPU node."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: str
+    fault: BmcFault
+    on: bool = True
+
+
+class NodeWork(BaseModel):
+    """Body of POST /work: which share of a GPU node's range its work asks for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: str
+    share: Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Named(BaseModel):
+    """The part of a body that says which device it is about."""
+
+    device: str
 
 
 class FeederFault(BaseModel):
@@ -49,6 +74,7 @@ async def serve_control(opening: AsyncExitStack, farm: EmulatedFarm, port: int) 
     app.router.add_get("/feeders", desk.feeders)
     app.router.add_post("/faults", desk.switch_fault)
     app.router.add_post("/meters", desk.switch_meter)
+    app.router.add_post("/work", desk.give_work)
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     opening.push_async_callback(runner.cleanup)
@@ -65,7 +91,8 @@ class _Desk:
         """Every device: what it truly draws and does, what it says it is set to, and its faults."""
         farm = self._farm
         farm.plant.advance(farm.now())
-        return web.json_response([self._device(name) for name in farm.addresses])
+        nodes = [self._node(name) for name in farm.bmcs]
+        return web.json_response([*(self._device(name) for name in farm.addresses), *nodes])
 
     def _device(self, name: str) -> dict[str, Any]:
         miner = self._farm.plant.miner(name)
@@ -78,6 +105,21 @@ class _Desk:
             "set_to": miner.point_key,
             "limit_w": miner.set_limit_w,
             "faults": _names(miner.faults),
+        }
+
+    def _node(self, name: str) -> dict[str, Any]:
+        farm = self._farm
+        node = farm.plant.node(name)
+        return {
+            "device": name,
+            "model": node.model.name,
+            "address": farm.bmc_addresses[name],
+            "true_power_w": round(node.power_w, 1),
+            "state": node.state.value,
+            "set_to": node.power.value,
+            "limit_w": node.node_cap_w,
+            "gpu_limits_w": node.gpu_caps_w,
+            "faults": _names(node.faults),
         }
 
     async def feeders(self, request: web.Request) -> web.Response:
@@ -100,11 +142,24 @@ class _Desk:
 
     async def switch_fault(self, request: web.Request) -> web.Response:
         """Switch a fault of a device."""
+        named = await _parse(request, Named)
+        if named.device in self._farm.bmcs:
+            change = await _parse(request, NodeFault)
+            self._farm.set_bmc_fault(change.device, change.fault, change.on)
+            return web.json_response(self._node(change.device))
         body = await _parse(request, DeviceFault)
         if body.device not in self._farm.addresses:
             raise _refusal(404, f"no device {body.device!r}")
         self._farm.set_fault(body.device, body.fault, body.on, body.probability)
         return web.json_response(self._device(body.device))
+
+    async def give_work(self, request: web.Request) -> web.Response:
+        """Give a GPU node more or less to do."""
+        body = await _parse(request, NodeWork)
+        if body.device not in self._farm.bmcs:
+            raise _refusal(404, f"no GPU node {body.device!r}")
+        self._farm.plant.node(body.device).set_work(body.share, self._farm.now())
+        return web.json_response(self._node(body.device))
 
     async def switch_meter(self, request: web.Request) -> web.Response:
         """Give a feeder's meter a fault, or heal it."""
@@ -129,5 +184,5 @@ def _refusal(status: int, text: str) -> web.HTTPException:
     return kinds[status](text=json.dumps({"error": text}), content_type="application/json")
 
 
-def _names(members: frozenset[enum.Enum] | frozenset[Fault]) -> list[str]:
+def _names(members: frozenset[Fault] | frozenset[BmcFault]) -> list[str]:
     return sorted(member.value for member in members)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from curtaild_drivers.contract import Seconds
 from curtaild_emulator.control import serve_control
 from curtaild_emulator.faults import Fault, MeterFault
+from curtaild_emulator.gpu_node import BmcFault
 from curtaild_emulator.models import Firmware
 from curtaild_emulator.plan import FarmPlan, Passwords, Ports
 from curtaild_emulator.plant import Plant
@@ -33,6 +35,9 @@ from curtaild_emulator.wires.web import WebExchange
 from curtaild_emulator.wires.whatsminer_v2 import WhatsminerV2Unit
 from curtaild_emulator.wires.whatsminer_v3 import FramedExchange, WhatsminerV3Unit
 
+if TYPE_CHECKING:
+    from curtaild_emulator.bmc.service import Bmc
+
 _LOG = logging.getLogger(__name__)
 _UNITS: Mapping[Firmware, type[Unit]] = MappingProxyType(
     {
@@ -51,15 +56,16 @@ _UNITS: Mapping[Firmware, type[Unit]] = MappingProxyType(
 _EXCHANGES: Mapping[Wire, Callable[[Board], asyncio.BaseProtocol]] = MappingProxyType(
     {Wire.HTTP: WebExchange, Wire.RPC: RpcExchange, Wire.WHATSMINER_V3: FramedExchange, Wire.AURADINE: AuradineExchange}
 )
-_UNPRIVILEGED = MappingProxyType({80: 8000, 502: 5020})
+_UNPRIVILEGED = MappingProxyType({80: 8000, 443: 4443, 502: 5020})
 
 
 class EmulatedFarm:
     """Serves a plan's devices and meters while its context is open.
 
     With `one_socket` a port is served by one socket for all addresses; without, each address has its own, so that
-    farms on different addresses can share a machine's ports. Ports that need root fall back (80 → 8000, 502 → 5020)
-    with a line in the log; `ports` says where things really listen. Raises `CannotListen` where a port is taken.
+    farms on different addresses can share a machine's ports. Ports that need root fall back (80 → 8000, 443 → 4443,
+    502 → 5020) with a line in the log; `ports` says where things really listen. Raises `CannotListen` where a port is
+    taken.
     """
 
     def __init__(self, plan: FarmPlan, *, one_socket: bool = True) -> None:
@@ -70,6 +76,7 @@ class EmulatedFarm:
         self.plant: Plant = plan.plant(start=self._began)
         self._exit = AsyncExitStack()
         self._ports = plan.ports
+        self._bmc_authority_file: Path | None = None
         members = plan.all_devices()
         self.addresses: Mapping[str, str] = MappingProxyType({d.id: d.address for d in members})
         self.meter_addresses: Mapping[str, str] = MappingProxyType(
@@ -81,6 +88,8 @@ class EmulatedFarm:
             firmware = miner.model.firmware
             password = _password(plan.passwords, firmware)
             self._board.units[device.address] = _UNITS[firmware](self._board, miner, device.address, password)
+        self.bmcs: Mapping[str, Bmc] = MappingProxyType(_bmcs(self) if plan.all_nodes() else {})
+        self.bmc_addresses: Mapping[str, str] = MappingProxyType({node.id: node.address for node in plan.all_nodes()})
         self._meters = MeterBoard(self.plant, self.now, plan.latency_s)
         for feeder in plan.feeders:
             if feeder.address is not None:
@@ -119,6 +128,20 @@ class EmulatedFarm:
         """Switch a device's fault, live. Raises `KeyError` for an unknown device."""
         self.plant.set_fault(device_id, fault, on, probability)
 
+    def set_bmc_fault(self, node_id: str, fault: BmcFault, on: bool = True) -> None:
+        """Switch a GPU node's fault, live. Raises `KeyError` for an unknown node."""
+        node = self.plant.node(node_id)
+        node.advance(self.now())
+        node.set_fault(fault, on)
+
+    @property
+    def bmc_authority_file(self) -> Path:
+        """The certificate that clients of the BMCs must trust, in PEM. Raises `LookupError` while the farm is closed or
+        where it has no BMCs."""
+        if self._bmc_authority_file is None:
+            raise LookupError("the farm has no BMCs, or is not open")
+        return self._bmc_authority_file
+
     def set_meter_fault(self, feeder_id: str, fault: MeterFault | None) -> None:
         """Give a feeder's meter a fault, or heal it, live. Raises `KeyError` for an unknown feeder."""
         self.plant.set_meter_fault(feeder_id, fault)
@@ -133,6 +156,7 @@ class EmulatedFarm:
                 "whatsminer_v3": await self._serve_devices(opening, Wire.WHATSMINER_V3, ports.whatsminer_v3),
                 "auradine": await self._serve_devices(opening, Wire.AURADINE, ports.auradine),
                 "braiins": await self._serve_devices(opening, Wire.BRAIINS, ports.braiins),
+                "redfish": await self._serve_bmcs(opening, ports.redfish),
                 "modbus": await self._serve(
                     opening, tuple(self._meters.meters), ports.modbus, lambda: ModbusExchange(self._meters)
                 ),
@@ -149,6 +173,26 @@ class EmulatedFarm:
         """End the calls that are still open: a closed server keeps them otherwise."""
         for transport in (*self._board.calls, *self._meters.calls):
             transport.abort()
+
+    async def _serve_bmcs(self, opening: AsyncExitStack, port: int) -> int:
+        if not self.bmcs:
+            return port
+        from curtaild_emulator.bmc.certificates import Certificates
+        from curtaild_emulator.bmc.door import serve_bmcs
+
+        certificates = Certificates()
+        folder = Path(opening.enter_context(tempfile.TemporaryDirectory(prefix="emulated-bmcs-")))
+        self._bmc_authority_file = Path(self.plan.bmc_authority_file or folder / "authority.pem")
+        certificates.write_authority(self._bmc_authority_file)
+        bmcs = {self.bmc_addresses[name]: bmc for name, bmc in self.bmcs.items()}
+        try:
+            return await serve_bmcs(opening, bmcs, port, certificates)
+        except NotPermitted as error:
+            fallback = _UNPRIVILEGED.get(port)
+            if fallback is None:
+                raise
+            _LOG.warning("%s: listening on %d instead", error, fallback)
+            return await serve_bmcs(opening, bmcs, fallback, certificates)
 
     async def _serve_devices(self, opening: AsyncExitStack, wire: Wire, port: int) -> int:
         addresses = tuple(address for address, unit in self._board.units.items() if wire in unit.speaks)
@@ -193,6 +237,25 @@ def _grpc_exchange() -> Callable[[Board], asyncio.BaseProtocol]:
     return GrpcExchange
 
 
+def _bmcs(farm: EmulatedFarm) -> dict[str, Bmc]:
+    """The BMCs by their nodes' ids. Imported for farms that have some: they bring a TLS authority with them."""
+    from curtaild_emulator.bmc.profiles import PROFILES
+    from curtaild_emulator.bmc.service import Bmc
+
+    return {
+        node.id: Bmc(
+            farm.plant.node(node.id),
+            PROFILES[node.bmc],
+            farm.plan.passwords.bmc,
+            clock=farm.now,
+            wall_clock=time.monotonic,
+            speed=farm.plan.speed,
+            latency_s=farm.plan.latency_s,
+        )
+        for node in farm.plan.all_nodes()
+    }
+
+
 def _password(passwords: Passwords, firmware: Firmware) -> str:
     """LuxOS, Avalons and Bitaxes have none."""
     known = {
@@ -212,6 +275,13 @@ async def run_farm(path: Path | str, *, stop: asyncio.Event | None = None) -> No
     plan = FarmPlan.load(path)
     async with EmulatedFarm(plan) as farm:
         ports = farm.ports
+        if farm.bmcs:
+            _LOG.info(
+                "emulating %d GPU nodes: their BMCs' Redfish on %d, its authority in %s",
+                len(farm.bmcs),
+                ports.redfish,
+                farm.bmc_authority_file,
+            )
         _LOG.info(
             "emulating %d devices and %d meters: http %d, rpc %d, whatsminer v3 %d, braiins %d, auradine %d, "
             "modbus %d; control at http://127.0.0.1:%d",

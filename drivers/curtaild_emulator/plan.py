@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from curtaild_drivers.contract import DeviceId, FeederId
 from curtaild_emulator.catalogue import MODELS
 from curtaild_emulator.faults import Fault
-from curtaild_emulator.plant import Plant, PlantDevice, PlantFeeder
+from curtaild_emulator.gpu_node import NODE_MODELS, BmcFault
+from curtaild_emulator.plant import Plant, PlantDevice, PlantFeeder, PlantNode
 
 _LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 LayoutName = Literal["sdm630", "pm5000", "abb-b"]
@@ -36,6 +37,8 @@ ModelName = Literal[
     "vnish-s19j-pro",
     "vnish-1.3-s19j-pro",
 ]
+NodeModelName = Literal["hgx-h100", "hgx-h200", "hgx-a100", "pcie-l40s"]
+BmcName = Literal["nvidia-dgx", "dell-idrac9", "hpe-ilo", "lenovo-xcc", "cray", "openbmc", "ami"]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
@@ -71,6 +74,7 @@ class Ports(_Table):
     whatsminer_v3: Port = 4433
     braiins: Port = 50_051
     auradine: Port = 8080
+    redfish: Port = 443
     modbus: Port = 502
     control: Port = 8770
 
@@ -119,8 +123,43 @@ class FleetPlan(_Addressed):
             )
 
 
+class NodePlan(_Addressed):
+    """One GPU node; its BMC answers at `address`."""
+
+    id: Name
+    model: NodeModelName
+    bmc: BmcName
+    feeder: Name
+    address: str
+    faults: tuple[BmcFault, ...] = ()
+
+
+class NodeFleetPlan(_Addressed):
+    """Many GPU nodes with BMCs of one kind: ids `<id>-1` and on, addresses from `address` upwards."""
+
+    id: Name
+    model: NodeModelName
+    bmc: BmcName
+    feeder: Name
+    address: str
+    count: int = Field(ge=1, le=1_000)  # a listener and a certificate each
+    faults: tuple[BmcFault, ...] = ()
+
+    def nodes(self) -> Iterator[NodePlan]:
+        first = ipaddress.IPv4Address(self.address)
+        for number in range(self.count):
+            yield NodePlan(
+                id=f"{self.id}-{number + 1}",
+                model=self.model,
+                bmc=self.bmc,
+                feeder=self.feeder,
+                address=str(first + number),
+                faults=self.faults,
+            )
+
+
 class Passwords(_Table):
-    """What the devices' write APIs ask for; the makers' defaults."""
+    """What the devices' write APIs ask for; the makers' defaults. BMCs have none in common: one for all of them."""
 
     antminer: str = "root"
     whatsminer_v2: str = "admin"
@@ -129,10 +168,14 @@ class Passwords(_Table):
     braiins: str = "root"
     epic: str = "letmein"
     auradine: str = "admin"
+    bmc: str = "emulated"
 
 
 class FarmPlan(_Table):
-    """A farm to emulate. `speed` is plant seconds per real second, `latency_s` how long each answer takes."""
+    """A farm to emulate. `speed` is plant seconds per real second, `latency_s` how long each answer takes.
+
+    `bmc_authority_file` is where the certificate of the authority is left that signs the BMCs', for clients to trust.
+    """
 
     seed: int = 1
     speed: float = Field(default=1.0, gt=0.0, le=1e6)
@@ -143,6 +186,9 @@ class FarmPlan(_Table):
     feeders: tuple[FeederPlan, ...] = Field(min_length=1)
     devices: tuple[DevicePlan, ...] = ()
     fleets: tuple[FleetPlan, ...] = ()
+    nodes: tuple[NodePlan, ...] = ()
+    node_fleets: tuple[NodeFleetPlan, ...] = ()
+    bmc_authority_file: str | None = None
 
     @model_validator(mode="after")
     def _holds_together(self) -> FarmPlan:
@@ -151,6 +197,7 @@ class FarmPlan(_Table):
         for what, name, address in (
             *(("meter of feeder", feeder.id, feeder.address) for feeder in self.feeders if feeder.address),
             *(("device", device.id, device.address) for device in members),
+            *(("device", node.id, node.address) for node in self.all_nodes()),
         ):
             other = seen.setdefault(str(address), f"{what} {name!r}")
             if other != f"{what} {name!r}":
@@ -161,6 +208,10 @@ class FarmPlan(_Table):
     def all_devices(self) -> tuple[DevicePlan, ...]:
         """The devices and those of the fleets."""
         return (*self.devices, *(device for fleet in self.fleets for device in fleet.devices()))
+
+    def all_nodes(self) -> tuple[NodePlan, ...]:
+        """The GPU nodes and those of the node fleets."""
+        return (*self.nodes, *(node for fleet in self.node_fleets for node in fleet.nodes()))
 
     def plant(self, start: float = 0.0, members: Sequence[DevicePlan] | None = None) -> Plant:
         """The plan's physics, beginning at `start`."""
@@ -179,6 +230,10 @@ class FarmPlan(_Table):
             ],
             self.seed,
             start,
+            [
+                PlantNode(DeviceId(n.id), NODE_MODELS[n.model], FeederId(n.feeder), frozenset(n.faults))
+                for n in self.all_nodes()
+            ],
         )
         if self.resume_failure > 0.0:
             for device in chosen:
