@@ -1,4 +1,4 @@
-"""`curtaild run | check | scan | emulate | demo | status | grid`: what a person types, and the exit code they get."""
+"""`curtaild run | check | scan | emulate | demo | status | grid | gpu`: what a person types, and what they get."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curtaild.cli import demo, emulate, grid, run, scan, status
+from curtaild.cli import demo, emulate, gpu, grid, run, scan, status
 
 SITE_FILE = Path("/etc/curtaild/site.toml")
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(grid.app, name="grid")
+app.add_typer(gpu.app, name="gpu")
 app.command("demo")(demo.command)
 app.command("emulate")(emulate.command)
 app.command("scan")(scan.command)

@@ -27,7 +27,8 @@ class CardFacts:
     """What does not change while the driver is loaded.
 
     `least_mw` and `most_mw` bound its power limit, `default_mw` is the maker's; `None` where it does not say, and then
-    it takes no limit. `missing` names what this driver version cannot tell or do, in words.
+    it takes no limit. `is_persistent`: limits outlive the driver's last client. `missing` names what this driver
+    version cannot tell or do, in words.
     """
 
     index: int
@@ -40,6 +41,7 @@ class CardFacts:
     locks_clocks: bool = False
     scope: str = "gpu"
     is_mig: bool = False
+    is_persistent: bool | None = None
     missing: tuple[str, ...] = ()
 
 

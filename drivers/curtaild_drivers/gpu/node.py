@@ -219,7 +219,7 @@ class GpuNode:
         until = _moment_in(self._settings.write_deadline_s)
         writes = (slot.set_limit(share, until) for slot, share in zip(told, shares, strict=True))
         outcome = _all_told(told, await asyncio.gather(*writes, return_exceptions=True))
-        if point.key == LIMIT and sum(shares) > max(total_mw, 0) + len(shares):
+        if silent_mw and point.key == LIMIT and sum(shares) > total_mw:
             silent = ", ".join(str(slot.index) for slot in self._slots if slot not in told)
             raise OutcomeUnknown(f"the others are at their least, but GPU {silent} does not answer and may draw more")
         return outcome

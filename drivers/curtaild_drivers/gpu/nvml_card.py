@@ -84,6 +84,7 @@ class NvmlCard:
         self._has_fields = self._probe_fields()
         self._highest_mhz = _tried(lambda: int(pynvml.nvmlDeviceGetMaxClockInfo(self._handle, SM_CLOCK)))
         mig = _tried(lambda: pynvml.nvmlDeviceGetMigMode(self._handle)[0])
+        persistence = _tried(lambda: int(pynvml.nvmlDeviceGetPersistenceMode(self._handle)))
         setter = "nvmlDeviceSetPowerManagementLimit" + ("_v2" if self._scope == MODULE_SCOPE else "")
         takes_limit = least_mw is not None and most_mw is not None and self._has(setter, "power limits")
         self._listen_for_xids()
@@ -98,6 +99,7 @@ class NvmlCard:
             locks_clocks=self._has("nvmlDeviceSetGpuLockedClocks", "clock locks"),
             scope="module" if self._scope == MODULE_SCOPE else "gpu",
             is_mig=mig == 1,
+            is_persistent=bool(persistence) if persistence is not None else None,
             missing=tuple(self._missing),
         )
 

@@ -82,7 +82,7 @@ class Slot:
         assert self.card is not None, "only an opened GPU is told anything"
         self.wanted_mw = None
         try:
-            written = await self.lane.call(partial(_set_and_read_back, self.card, limit_mw), until)
+            written = await self.lane.call(partial(set_and_read_back, self.card, limit_mw), until)
         except Hung as error:
             raise OutcomeUnknown(str(error)) from None
         self.wanted_mw = limit_mw
@@ -119,7 +119,9 @@ class Slot:
             self.activity = activity
 
 
-def _set_and_read_back(card: Card, limit_mw: Milliwatts) -> Written:
+def set_and_read_back(card: Card, limit_mw: Milliwatts) -> Written:
+    """Ask for a limit and see whether it was taken; blocks. Nothing is written where it is there already. Raises the
+    GPU's refusal, `Refused` where it says yes and keeps another, `OutcomeUnknown` where it cannot be read back."""
     before = card.power()
     if _is_at(before, limit_mw):
         return Written.ALREADY_THERE

@@ -1,0 +1,146 @@
+"""`curtaild gpu …` as a person types it, on emulated GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from curtaild.cli.main import app
+from curtaild_drivers.gpu.memory import NodeMemory
+from gpu_nvml.conftest import OpenNode
+from gpu_nvml.test_node import at, wall_w
+from gpu_nvml.test_stages import CLOCK_LOCK
+from nvml_stub.fixtures import MakeGpus
+from nvml_stub.gpus import StubGpus
+from nvml_stub.models import GH200_MODULE_ONLY, H100
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Type = Callable[..., Done]
+
+
+@pytest.fixture
+def curtaild(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Type:
+    """Types a command, in this process: to start it anew takes seconds."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def typed(gpus: StubGpus, *words: str) -> Done:
+        with gpus.here(), pytest.raises(SystemExit) as ended:
+            app(words)
+        said = capsys.readouterr()
+        return Done(int(ended.value.code or 0), said.out, said.err)
+
+    return typed
+
+
+def test_the_command_is_there_to_be_typed(make_gpus: MakeGpus) -> None:
+    gpus = make_gpus([GH200_MODULE_ONLY])
+    command = shutil.which("curtaild", path=str(Path(sys.executable).parent)) or "curtaild"
+    done = subprocess.run(
+        [command, "gpu", "show", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **gpus.environment},
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["driver_version"] == "570.124.06"
+    assert said["may_set_limits"] is (os.geteuid() == 0)
+    (gpu,) = said["gpus"]
+    assert (gpu["facts"]["scope"], gpu["facts"]["least_mw"], gpu["facts"]["most_mw"]) == ("module", 200_000, 1_000_000)
+    assert gpu["power"]["enforced_mw"] == 900_000
+
+
+def test_show_prints_what_the_driver_says(make_gpus: MakeGpus, curtaild: Type) -> None:
+    gpus = make_gpus([H100, GH200_MODULE_ONLY], speed=0.0)
+    gpus.demand_w(0, 650.0)
+    gpus.pass_time(10)
+    gpus.drift(0, 500.0)
+    gpus.pass_time(10)
+    gpus.mig(0)
+    gpus.lose(1)
+    done = curtaild(gpus, "gpu", "show")
+    assert done.returncode == 0, done.stderr
+    row = next(line for line in done.stdout.splitlines() if "H100" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[:7] == ["0", "NVIDIA H100 80GB HBM3", "gpu", "500", "500", "700", "200–700–700"]
+    assert cells[-1] == "yes"
+    assert "the GPU is lost" in done.stdout
+    assert "GPU 0: MIG is on" in done.stdout
+    assert "GPU 0: persistence mode is off" in done.stdout
+    assert gpus.requested_w(0) == 700.0
+
+
+@pytest.mark.parametrize("verb", ["show", "restore"])
+def test_without_a_driver_it_is_one_line(make_gpus: MakeGpus, curtaild: Type, verb: str) -> None:
+    gpus = make_gpus([H100])
+    gpus.init_fails()
+    state = gpus.path.parent / "gpu-state.json"
+    state.write_text('{"limits_mw": {"GPU-1": 700000}}')
+    done = curtaild(gpus, "gpu", verb, *(["--state", str(state)] if verb == "restore" else []))
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "no NVIDIA driver is at work on this host" in done.stderr
+
+
+async def test_restore_puts_back_what_was_there_before(
+    make_gpus: MakeGpus, open_node: OpenNode, curtaild: Type, tmp_path: Path
+) -> None:
+    gpus = make_gpus([H100] * 2)
+    gpus.overwrite(1, 650.0)
+    async with open_node(gpus, base_w=3_000.0, clock_lock=CLOCK_LOCK) as node:
+        points = await node.operating_points()
+        await node.apply(at(wall_w(600)))
+        await node.apply(points.lowest)
+    assert gpus.locked_mhz(0) == CLOCK_LOCK["mhz"]
+    done = curtaild(gpus, "gpu", "restore", "--state", str(tmp_path / "gpu-state.json"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "GPU 0: back at 700 W" in done.stdout
+    assert "GPU 1: back at 650 W" in done.stdout
+    assert [gpus.requested_w(gpu) for gpu in range(2)] == [700.0, 650.0]
+    assert gpus.locked_mhz(0) is None
+    again = curtaild(gpus, "gpu", "restore", "--state", str(tmp_path / "gpu-state.json"))
+    assert (again.returncode, again.stdout.startswith("nothing is remembered")) == (0, True)
+
+
+async def test_what_cannot_be_put_back_stays_remembered(
+    make_gpus: MakeGpus, open_node: OpenNode, curtaild: Type, tmp_path: Path
+) -> None:
+    gpus = make_gpus([H100] * 2)
+    async with open_node(gpus) as node:
+        await node.apply(at(wall_w(600)))
+    gpus.lose(1)
+    done = curtaild(gpus, "gpu", "restore", "--state", str(tmp_path / "gpu-state.json"))
+    assert done.returncode == 1
+    assert "GPU 0: back at 700 W" in done.stdout
+    assert "not back at 700 W: no such GPU answers on this host" in done.stderr
+    memory = NodeMemory(tmp_path / "gpu-state.json")
+    memory.load()
+    assert list(memory.limits_mw.values()) == [700_000]
+
+
+async def test_restore_waits_for_the_daemon_to_be_stopped(
+    make_gpus: MakeGpus, open_node: OpenNode, curtaild: Type, tmp_path: Path
+) -> None:
+    gpus = make_gpus([H100])
+    async with open_node(gpus) as node:
+        await node.apply(at(wall_w(300)))
+        done = curtaild(gpus, "gpu", "restore", "--state", str(tmp_path / "gpu-state.json"))
+        assert done.returncode == 1
+        assert "another curtaild holds these GPUs" in done.stderr
+        assert gpus.requested_w(0) == 300.0
