@@ -35,8 +35,8 @@ SUPPORT = Support(
     firmware="avalon",
     device="Avalon, Canaan's firmware",
     maturity=Maturity.PEER,
-    proven="pyasic identified it, read it, stopped it, woke it and set its work level, in JSON; in text, which real ones "
-    "want, by us alone",
+    proven="pyasic identified it, read it, stopped it, woke it and set its work level, in JSON; in text, which real "
+    "ones want, by us alone",
     reads_watts="yes",
     throttled_by="work level or work mode",
     stopped_by="soft switch",
