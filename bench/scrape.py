@@ -1,7 +1,5 @@
 """What a scrape costs with a large fleet: ours beside prometheus_client's labelled gauges and its own aiohttp handler.
 
-    python bench/scrape.py [devices]
-
 The scraper is a process of its own, as Prometheus is. Loop lag is how late a sleeper wakes on the serving event loop
 during the scrapes. Both sides expose the same ten gauges of each device, gzipped.
 """
@@ -17,11 +15,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.aiohttp import make_aiohttp_handler
 
+from bench.machine import peak_mib
+from bench.table import Lag, Row
 from curtaild.core.events import LinkPhase
 from curtaild.core.limits import Limit
 from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
@@ -32,6 +31,7 @@ from curtaild_drivers.contract import DeviceId, FeederId, Identity, RunState
 
 SCRAPES = 7
 SLEEP_S = 0.001
+SCRAPE_BAR_S, LAG_BAR_S = 0.3, 0.01
 
 SCRAPER = """
 import sys, time, urllib.request
@@ -46,9 +46,9 @@ for _ in range(int(sys.argv[2])):
 @dataclass(frozen=True, slots=True)
 class Figures:
     scrape_s: float
-    lag_p99_s: float
-    lag_worst_s: float
+    lag: Lag | None
     body_bytes: int
+    cpu_s: float
 
 
 def a_site(count: int) -> SiteStatus:
@@ -92,7 +92,7 @@ def a_site(count: int) -> SiteStatus:
             confirmed="limit",
             actuation=None,
             is_stale=False,
-            age_s=3.2,
+            drawn_at=-3.2,
             conditions=(),
         )
         for n in range(count)
@@ -130,7 +130,7 @@ async def labelled_gauges(status: SiteStatus) -> AsyncIterator[str]:
             device.temperature_c,
             STATE_CODES[device.state],
             device.is_stale,
-            device.age_s,
+            device.age_s(status.at),
             1,
         )
         for gauge, value in zip(gauges, values, strict=True):
@@ -151,24 +151,14 @@ async def measure(url: str) -> Figures:
     lags: list[float] = []
     watcher = asyncio.create_task(watch(lags))
     command = (sys.executable, "-c", SCRAPER, url, str(SCRAPES))
+    begin_s = time.process_time()
     scraper = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     said, _ = await scraper.communicate()
+    used_s = time.process_time() - begin_s
     watcher.cancel()
     rows = [line.split() for line in said.decode().splitlines()]
-    return Figures(
-        statistics.median(float(seconds) for seconds, _ in rows), lag_for(0.99, lags), max(lags), int(rows[-1][1])
-    )
-
-
-def lag_for(share: float, lags: list[float]) -> float:
-    """The lag that somebody who comes at any moment stays under with this probability. Counting wakes alone would
-    flatter who stalls: a stall of a second is one wake."""
-    waited, total = 0.0, sum(lags) + SLEEP_S * len(lags)
-    for lag in sorted(lags):
-        waited += lag + SLEEP_S
-        if waited >= share * total:
-            return lag
-    return max(lags)
+    scrape_s = statistics.median(float(seconds) for seconds, _ in rows)
+    return Figures(scrape_s, Lag.of(lags, SLEEP_S), int(rows[-1][1]), used_s / SCRAPES)
 
 
 async def watch(lags: list[float]) -> None:
@@ -178,27 +168,36 @@ async def watch(lags: list[float]) -> None:
         lags.append(max(0.0, time.perf_counter() - begin - SLEEP_S))
 
 
-async def main(count: int) -> None:
+async def scrape_rows(count: int) -> list[Row]:
+    """The median scrape, and the lag that all of them caused, beside prometheus_client's."""
     status = a_site(count)
-    print(f"{count} devices, median of {SCRAPES} scrapes, gzipped")
-    print(f"{'':28}{'scrape':>10}{'loop lag p99':>14}{'worst':>10}{'body':>10}")
     found: list[Figures] = []
-    for name, serve in (("curtaild", ours), ("prometheus_client gauges", labelled_gauges)):
+    for serve in (ours, labelled_gauges):
         async with serve(status) as url:
             gc.collect()
             gc.freeze()  # else both sides pay for a collection that walks the whole fleet
-            figures = await measure(url)
-        found.append(figures)
-        print(
-            f"{name:28}{figures.scrape_s:>8.3f} s{figures.lag_p99_s * 1e3:>11.1f} ms"
-            f"{figures.lag_worst_s * 1e3:>7.0f} ms{figures.body_bytes / 1e6:>7.2f} MB"
-        )
+            found.append(await measure(url))
+            gc.unfreeze()
     us, them = found
-    print(
-        f"{'ratio':28}{them.scrape_s / us.scrape_s:>9.1f}x{them.lag_p99_s / us.lag_p99_s:>13.1f}x"
-        f"{them.lag_worst_s / us.lag_worst_s:>9.1f}x"
-    )
-
-
-if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
+    what = f"/metrics, {count:,} devices"
+    return [
+        Row(
+            what=f"{what}: one scrape",
+            unit="s",
+            ours=us.scrape_s,
+            bar=SCRAPE_BAR_S,
+            peer=them.scrape_s,
+            peer_name="prometheus_client",
+            cpu_s=us.cpu_s,
+            memory_mib=peak_mib("self"),
+            lag=us.lag,
+        ),
+        Row(
+            what=f"{what}: loop lag p99",
+            unit="s",
+            ours=us.lag.p99_s if us.lag else None,
+            bar=LAG_BAR_S,
+            peer=them.lag.p99_s if them.lag else None,
+            peer_name="prometheus_client",
+        ),
+    ]

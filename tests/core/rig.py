@@ -105,11 +105,14 @@ def reading_of(point: OperatingPoint, at: Seconds, power_w: Watts | None = None,
     return Reading(at, **{**said, **more})
 
 
+_orders = itertools.count()
+
+
 def settled(spec: DeviceSpec, key: str, draw_w: Watts | None = None, at: Seconds = 0.0) -> Device:
     """A device that was told, has obeyed, and has been read."""
     assert spec.points is not None
     point = point_of(spec.points, key, draw_w)
-    device = Device(spec)
+    device = Device(spec, order=next(_orders))
     device.setpoint = point
     device.reading = reading_of(point, at)
     device.draw_w = device.reserved_w = device.planned_w = point.draw_w

@@ -6,6 +6,7 @@ plant's *true* power, which the core never sees.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 
@@ -13,6 +14,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from core.plain_tally import plain_tally
 from core.virtual_site import VirtualSite
 from curtaild.core.allocation import Allocation
 from curtaild.core.cycle import Command, Decision
@@ -203,6 +205,8 @@ class SiteUnderFire(RuleBasedStateMachine):
 
     def check_decision(self, decision: Decision) -> None:
         """Rules 1, 2, 3, 6: no raise unless everything reserved, with it counted, fits every feeder up to the root."""
+        if not decision.commands:
+            self._check_sums()
         raises = [command for command in decision.commands if command.is_raise]
         if not raises:
             return
@@ -216,12 +220,22 @@ class SiteUnderFire(RuleBasedStateMachine):
         self._check_reservation(raises)
         self._check_truth(raises)
 
+    def _check_sums(self) -> None:
+        """The running sums are those of a site added up from nothing."""
+        site = self.world.site
+        tallies, plain = tally(site.tree, site.meters, site.roster, site.policy), plain_tally(site)
+        for feeder in site.tree.specs:
+            told, expected = tallies[feeder], plain[feeder]
+            for name, value in vars(expected).items():
+                assert abs(getattr(told, name) - value) <= 0.01, (feeder, name, getattr(told, name), value)
+
     def _check_reservation(self, raises: list[Command]) -> None:
         site = self.world.site
         for device in site.devices.values():
             if device.actuation is not None and device.actuation.is_raise:
                 device.reserved_w = max(device.reserved_w, device.may_reach_w(device.actuation.target))
-        sums = tally(site.tree, site.meters, site.devices.values(), site.policy)
+                site.roster.count(device, math.inf, is_losing=False)
+        sums = tally(site.tree, site.meters, site.roster, site.policy)
         for feeder in site.tree.specs:
             below = [d for d in site.devices.values() if feeder in site.tree.paths[d.spec.feeder]]
             if any(command.device == d.spec.id for command in raises for d in below):

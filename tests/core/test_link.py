@@ -26,7 +26,7 @@ from curtaild.core.allocation import (
     ScheduleReceived,
 )
 from curtaild.core.events import Ack, AckStage, AllocationTaken, Event, LinkChanged, LinkPhase
-from curtaild.core.limits import UNLIMITED, Limit, strictest, within
+from curtaild.core.limits import UNLIMITED, Ceiling, Limit, strictest, within
 from curtaild.core.link import MOST_HELD, MOST_ISSUERS, MOST_REMEMBERED, Link, LinkMemory, LinkPolicy
 from curtaild.grid.native import Context, Topics, decode
 from curtaild_drivers.contract import FeederId, Seconds, Watts
@@ -702,23 +702,40 @@ def test_silence_begins_at_the_very_moment_that_was_announced(heard_at: Seconds,
     assert desk.link.phase is SAFE
 
 
-@pytest.mark.parametrize(
-    ("within_s", "lowest_w"), [(99.0, 5_000.0), (100.0, 3_000.0), (399.0, 3_000.0), (400.0, 1_000.0), (9e9, 1_000.0)]
-)
-def test_the_lowest_limit_ahead_counts_every_window_that_opens_by_then(within_s: Seconds, lowest_w: Watts) -> None:
+def root_ahead(desk: Desk, until: Seconds) -> list[tuple[Seconds, Ceiling]]:
+    return [(moment, ceilings[SITE]) for moment, ceilings in desk.link.coming(0.0, until)]
+
+
+def test_the_limits_ahead_are_told_with_their_moments() -> None:
     desk = governed(5_000.0)
     desk.hears(
         lists(20, states(2, 3_000.0, since=100.0, until=200.0), states(3, 1_000.0, since=400.0, until=500.0),
               states(4, 10.0, since=50.0, until=60.0, feeder=ROW_A))
     )  # fmt: skip
-    assert desk.link.lowest(SITE, 0.0, within_s) == Limit(lowest_w)
+    assert root_ahead(desk, 49.0) == []
+    ahead = [(50.0, 5_000.0), (60.0, 5_000.0), (100.0, 3_000.0), (200.0, 5_000.0), (400.0, 1_000.0), (500.0, 5_000.0)]
+    assert root_ahead(desk, 400.0) == [(moment, Limit(watts)) for moment, watts in ahead[:5]]
+    assert root_ahead(desk, 9e9) == [(moment, Limit(watts)) for moment, watts in ahead]
+
+
+def test_of_very_many_moments_neighbours_count_with_the_strictest_of_them() -> None:
+    desk = governed(5_000.0)
+    entries = [states(2 + n, 5_000.0 - n, since=100.0 + 10 * n, until=105.0 + 10 * n) for n in range(100)]
+    desk.hears(lists(200, *entries))
+    ahead = root_ahead(desk, 9e9)
+    assert len(ahead) <= 16
+    for entry in entries:
+        by_then = [ceiling for moment, ceiling in ahead if moment <= entry.valid_from]
+        assert isinstance(by_then[-1], Limit)
+        assert isinstance(entry.ceiling, Limit)
+        assert by_then[-1].watts <= entry.ceiling.watts
 
 
 def test_the_lowest_limit_ahead_counts_an_older_lower_one_that_comes_back() -> None:
     desk = governed(3_000.0)
     desk.hears(states(2, 9_000.0, until=60.0))
-    assert desk.link.lowest(SITE, 0.0, 59.0) == Limit(9_000.0)
-    assert desk.link.lowest(SITE, 0.0, 60.0) == Limit(3_000.0)
+    assert root_ahead(desk, 59.0) == []
+    assert root_ahead(desk, 60.0) == [(60.0, Limit(3_000.0))]
 
 
 # ---- hostile numbers ------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def device(name: str, state: RunState = RunState.RUNNING, *conditions: Condition
         confirmed="normal",
         actuation=ActuationStage.CONFIRMED,
         is_stale=is_stale,
-        age_s=2.25,
+        drawn_at=997.75,
         conditions=conditions,
     )
 

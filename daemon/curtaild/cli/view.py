@@ -145,7 +145,8 @@ def troubled(status: SiteStatus) -> list[Text]:
     sick = [device for device in status.devices if device.conditions]
     for device in sick[:MOST_TROUBLED]:
         reasons = ", ".join(condition.value.replace("_", " ") for condition in device.conditions)
-        age = f", last read {device.age_s:.0f} s ago" if device.age_s is not None else ", never read"
+        age_s = device.age_s(status.at)
+        age = f", last read {age_s:.0f} s ago" if age_s is not None else ", never read"
         line = Text("! ", "bold red").append(device.id, "bold").append(f": {reasons}", "red")
         lines.append(line.append(f"; counted at {watts(device.reserved_w)}{age}", "bright_black"))
     if len(sick) > MOST_TROUBLED:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from curtaild.core import dispatch, reserve
 from curtaild.core.allocation import AllocationId, GridMessage
 from curtaild.core.compliance import Standing
-from curtaild.core.device import Actuation
+from curtaild.core.device import Actuation, exact
 from curtaild.core.events import (
     Ack,
     ActuationId,
@@ -23,7 +23,7 @@ from curtaild.core.events import (
     LimitChanged,
     MeterChanged,
 )
-from curtaild.core.limits import UNLIMITED, Limit, within
+from curtaild.core.limits import UNLIMITED, Ceiling, Limit, within
 from curtaild.core.link import FAILSAFE
 from curtaild.core.site import Site
 from curtaild.core.tally import tally
@@ -112,13 +112,8 @@ def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
     events += site.link.advance(now)
     events += _take_telemetry(site, inputs, now)
     events += _refresh_meters(site, now)
-    grace = site.is_in_grace(now)
-    agrees = {feeder: _meter_agrees(site, feeder) for feeder in site.tree.specs}
-    for device in site.devices.values():
-        events += reserve.reserve(device, now, site.policy, agrees[device.spec.feeder])
-        if grace and device.actuation is None and device.setpoint is None:
-            device.planned_w = device.draw_w if device.draw_w is not None else 0.0
-    site.tallies = tally(site.tree, site.meters, site.devices.values(), site.policy)
+    events += _reserve(site, now)
+    site.tallies = tally(site.tree, site.meters, site.roster, site.policy)
     events += _set_limits(site, now)
     commands, issued = _dispatch(site, now)
     events += issued
@@ -132,28 +127,33 @@ def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
 
 def _take_telemetry(site: Site, inputs: Inputs, now: Seconds) -> list[Event]:
     events: list[Event] = []
+    devices, touch = site.devices, site.roster.touch
     for found in inputs.described:
-        device = site.devices.get(found.device)
+        device = devices.get(found.device)
         if device is not None:
-            device.spec = replace(
+            spec = replace(
                 device.spec,
                 points=found.points,
                 rated_w=max(found.rated_w if found.rated_w is not None else 0.0, found.points.highest.draw_w),
                 settle_down_s=found.settle_down_s,
                 settle_up_s=found.settle_up_s,
             )
+            site.respec(device, spec)
     for answer in inputs.answers:
-        device = site.devices.get(answer.device)
+        device = devices.get(answer.device)
         if device is not None and device.actuation is not None and device.actuation.id == answer.actuation:
             events += reserve.answered(device, answer.stage, answer.at, answer.detail)
+            touch(device)
     for device_id, reading in inputs.readings:
-        device = site.devices.get(device_id)
+        device = devices.get(device_id)
         if device is not None:
             events += reserve.observe(device, reading, now, site.policy)
+            touch(device)
     for failure in inputs.poll_failures:
-        device = site.devices.get(failure.device)
+        device = devices.get(failure.device)
         if device is not None:
             events += reserve.poll_failed(device, failure.condition, now, failure.detail)
+            touch(device)
     for feeder, meter_reading in inputs.meters:
         meter = site.meters.get(feeder)
         if meter is not None:
@@ -193,6 +193,27 @@ def _meter_agrees(site: Site, feeder: FeederId) -> bool:
 # ---- what may be drawn ----------------------------------------------------------------------------
 
 
+def _reserve(site: Site, now: Seconds) -> list[Event]:
+    """Bring the reservations of all up to `now` whom an input, a meter or time has changed."""
+    roster, policy = site.roster, site.policy
+    for feeder, members in roster.members.items():
+        agrees = _meter_agrees(site, feeder)
+        if agrees is not members.meter_agrees:
+            members.meter_agrees = agrees
+            roster.touch_all(members.flying)
+    grace = site.is_in_grace(now)
+    if grace or site.was_in_grace:
+        roster.touch_all(site.devices.values())
+    site.was_in_grace = grace
+    events: list[Event] = []
+    for device in roster.take_touched(now):
+        events += reserve.reserve(device, now, policy, roster.members[device.spec.feeder].meter_agrees)
+        if grace and device.actuation is None and device.setpoint is None:
+            device.planned_w = exact(device.draw_w) if device.draw_w is not None else 0.0
+        roster.count(device, reserve.review_at(device, now, policy), dispatch.earns_too_little(device, policy))
+    return events
+
+
 def _set_limits(site: Site, now: Seconds) -> list[Event]:
     """The ceilings in force, and the ramp that follows them down at once and up slowly."""
     events: list[Event] = []
@@ -216,7 +237,7 @@ def _ramped_w(site: Site, feeder: FeederId, ramp_w_per_min: float, held_w: Watts
     """Where the ramp has come to. It starts from what is drawn (after a restart too) and runs ahead of that by no more
     than a minute or the largest device: what waits for its min-off must not come back in one leap."""
     drawn_w = site.tallies[feeder].total_planned_w
-    ahead_w = max(ramp_w_per_min, (1 + site.policy.reading_error_fraction) * site.largest_rated_w())
+    ahead_w = max(ramp_w_per_min, (1 + site.policy.reading_error_fraction) * site.slowest.rated_w)
     return max(drawn_w, min(held_w, drawn_w + ahead_w)) + ramp_w_per_min * dt_s / 60
 
 
@@ -237,7 +258,7 @@ def _ramps(site: Site, now: Seconds) -> dict[FeederId, float]:
 
 def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
     room = _room(site, now)
-    moves, over_w = dispatch.shed(site.by_feeder, site.tree, room, now)
+    moves, over_w = dispatch.shed(site.roster.can_fall(), site.tree, room, now)
     deficits = _note_deficits(site, over_w, now)
     elapsed_s = max(0.0, now - site.stepped_at)
     per_s = site.policy.max_starts_per_s
@@ -247,11 +268,11 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
     elif site.room_since is None:
         site.room_since = now
     if not moves:
-        moves = dispatch.unprofitable(site.devices.values(), site.policy, now)
+        moves = dispatch.unprofitable(site.roster.losing, site.policy, now)
     if not moves and site.room_since is not None:
         since, policy = site.room_since, site.policy
-        candidates = [device for device in site.devices.values() if dispatch.may_rise(device, now, since, policy)]
-        moves = dispatch.give_back(candidates, site.tree, room, site.policy, math.floor(site.starts_owed))
+        candidates = [device for device in site.roster.can_rise if dispatch.may_rise(device, now, since, policy)]
+        moves = dispatch.give_back(candidates, site.tree, room, policy, math.floor(site.starts_owed), now)
         site.starts_owed -= len(moves)
     commands: list[Command] = []
     events: list[Event] = []
@@ -264,23 +285,35 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
 
 
 def _room(site: Site, now: Seconds) -> dispatch.Room:
-    """What each feeder is over by or has free, with coming lower limits counted: a shed starts its settle time before
-    the window, and nothing is raised into a window that it could not leave in time."""
+    """What each feeder is over by or has free, now and under the lower limits that are known to come."""
     room = dispatch.Room()
-    down_s = max((device.spec.settle_down_s for device in site.devices.values()), default=0.0)
-    up_s = max((device.spec.settle_up_s for device in site.devices.values()), default=0.0)
+    for feeder in site.tree.specs:
+        sums, limit_w, ramp_w = site.tallies[feeder], site.limit_w(feeder), site.ramp_w[feeder]
+        is_over = sums.total_planned_w > limit_w + dispatch.MILLIWATT
+        over_w = sums.total_planned_w - limit_w if is_over else _unexplained_w(site, feeder, limit_w, now)
+        room.over_w[feeder] = over_w + site.policy.margin_w(limit_w) if over_w > 0 else 0.0
+        room.free_w[feeder] = ramp_w - site.policy.margin_w(ramp_w) - sums.total_reserved_w
+    horizon = now + site.slowest.down_s + site.slowest.up_s + dispatch.AHEAD_S
+    room.coming = [
+        window
+        for moment, ceilings in site.link.coming(now, horizon)
+        if (window := _window(site, moment, ceilings)) is not None
+    ]
+    return room
+
+
+def _window(site: Site, moment: Seconds, ceilings: dict[FeederId, Ceiling]) -> dispatch.Window | None:
+    """What stands in the way of the limits that begin at `moment`; `None` if none is lower than now."""
+    window = dispatch.Window(moment, {}, {})
+    is_lower = False
     for feeder, spec in site.tree.specs.items():
         sums = site.tallies[feeder]
-        limit_w = within(site.link.lowest(feeder, now, now + down_s), spec.rating_w)
+        limit_w = within(ceilings.get(feeder, UNLIMITED), spec.rating_w)
         margin_w = site.policy.margin_w(limit_w)
-        is_over = sums.total_planned_w > limit_w
-        over_w = sums.total_planned_w - limit_w if is_over else _unexplained_w(site, feeder, limit_w, now)
-        room.over_w[feeder] = over_w + margin_w if over_w > 0 else 0.0
-        raise_limit_w = min(
-            site.ramp_w[feeder], within(site.link.lowest(feeder, now, now + down_s + up_s), spec.rating_w)
-        )
-        room.free_w[feeder] = raise_limit_w - site.policy.margin_w(raise_limit_w) - sums.total_reserved_w
-    return room
+        is_lower |= limit_w < site.limit_w(feeder)
+        window.over_w[feeder] = sums.total_planned_w - limit_w + margin_w if sums.total_planned_w > limit_w else 0.0
+        window.free_w[feeder] = limit_w - margin_w - sums.total_reserved_w
+    return window if is_lower else None
 
 
 def _unexplained_w(site: Site, feeder: FeederId, limit_w: Watts, now: Seconds) -> Watts:
@@ -301,7 +334,7 @@ def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> l
     events: list[Event] = []
     for feeder, left_w in over_w.items():
         margin_w = site.policy.margin_w(site.limit_w(feeder))
-        deficit_w = max(0.0, left_w - margin_w)
+        deficit_w = left_w - margin_w if left_w - margin_w > dispatch.MILLIWATT else 0.0
         before_w = site.deficits[feeder]
         ended_or_began = (deficit_w == 0) != (before_w == 0)
         if ended_or_began or abs(deficit_w - before_w) > 0.01 * site.tree.specs[feeder].rating_w:
@@ -332,9 +365,11 @@ def _issue(site: Site, move: dispatch.Move, now: Seconds) -> tuple[Command, list
         replaces_unsettled=earlier is not None,
     )
     device.recent_w = ()
+    site.roster.touch(device)
     if not move.is_raise:
         site.shed_at.update(dict.fromkeys(site.tree.paths[device.spec.feeder], now))
         device.sheds += 1
+        device.turn = None
         device.restore_after = dispatch.restore_after(device, move.target, now)
     events.append(reserve.changed(device, device.actuation, ActuationStage.ISSUED, now, ""))
     shed_w = device.planned_w - device.upper_w(move.target)

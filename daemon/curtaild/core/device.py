@@ -90,6 +90,67 @@ class Actuation:
 
 
 @dataclass(slots=True)
+class Share:
+    """What one device adds to its feeder's sums, or such a sum (W, whole numbers of 1/1024). `measured_w`: its draw by
+    its own word; `in_doubt_w`: how far that leaves the sum open; `flying_w`: reserved by devices that a command is
+    under way to. `lowest_w`, `highest_w`: the least and the most it could be told to draw; `allowed_w`: what it may."""
+
+    reserved_w: Watts = 0.0
+    planned_w: Watts = 0.0
+    measured_w: Watts = 0.0
+    in_doubt_w: Watts = 0.0
+    flying_w: Watts = 0.0
+    lowest_w: Watts = 0.0
+    highest_w: Watts = 0.0
+    allowed_w: Watts = 0.0
+    settled_at: Seconds = -math.inf
+    is_flying: bool = False
+    can_fall: bool = False
+    can_rise: bool = False
+
+    @staticmethod
+    def of(device: Device) -> Share:
+        """As the device stands now."""
+        spec, actuation, setpoint = device.spec, device.actuation, device.setpoint
+        reserved_w = device.reserved_w
+        draw_w = device.draw_w if device.draw_w is not None else device.reserved_w
+        in_doubt_w = 0.0 if device.is_draw_known else device.reserved_w
+        headed_for = setpoint
+        if actuation is not None:
+            headed_for = actuation.target
+            in_doubt_w += abs(device.reserved_w - min(draw_w, headed_for.draw_w))
+        lowest_w = highest_w = allowed_w = exact(spec.rated_w)
+        can_fall = can_rise = False
+        points = spec.points
+        if points is not None:
+            lowest, highest = points.lowest, points.highest
+            lowest_w, highest_w = device.upper_w(lowest), device.upper_w(highest)
+            allowed_w = highest_w if headed_for is None else min(highest_w, device.upper_w(headed_for))
+            can_fall = headed_for is None or headed_for.draw_w > lowest.draw_w
+            can_rise = actuation is None and setpoint is not None and setpoint.draw_w < highest.draw_w
+        is_flying = actuation is not None
+        return Share(
+            reserved_w,
+            device.planned_w,
+            exact(draw_w),
+            exact(in_doubt_w),
+            reserved_w if is_flying else 0.0,
+            lowest_w,
+            highest_w,
+            allowed_w,
+            device.settled_at,
+            is_flying,
+            can_fall,
+            can_rise,
+        )
+
+
+def exact(watts: Watts) -> Watts:
+    """Up to the next 1/1024 W: such numbers are added and taken away without rounding, so that sums stay true."""
+    return math.ceil(watts * 1024.0) / 1024.0
+
+
+@dataclass(slots=True, eq=False)
 class Device:
     """The mutable record. `setpoint` is the last *confirmed* operating point; `None` means nobody knows."""
 
@@ -119,9 +180,17 @@ class Device:
     asleep_since: Seconds | None = None
     sheds: int = 0
     conditions: set[Condition] = field(default_factory=set)
+    order: int = 0
+    """Its place in the site file: what decides where nothing else does."""
+    share: Share = field(default_factory=Share)
+    """What its feeder's sums count it with."""
+    review_at: Seconds = math.inf
+    """When it is looked at though nothing touched it."""
+    turn: float | None = None
+    """Its turn to start, 0..1 of the jitter; drawn anew after each shed."""
 
     def __post_init__(self) -> None:
-        self.reserved_w = self.planned_w = self.spec.rated_w
+        self.reserved_w = self.planned_w = exact(self.spec.rated_w)
 
     @property
     def is_trusted(self) -> bool:
@@ -151,7 +220,7 @@ class Device:
     def upper_w(self, point: OperatingPoint) -> Watts:
         """The most the device is expected to draw at `point`, as learned for this very device."""
         ratio = self.learned.get(point.key)
-        return point.draw_w * ratio.upper if ratio is not None else point.draw_w
+        return exact(point.draw_w * ratio.upper if ratio is not None else point.draw_w)
 
     def may_reach_w(self, point: OperatingPoint) -> Watts:
         """What a raise to `point` is counted with: what was learned at another draw may not hold there."""

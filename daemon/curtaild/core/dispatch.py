@@ -11,15 +11,18 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from curtaild.core import hull
 from curtaild.core.device import Device, point_at
 from curtaild.core.events import ActuationStage, Condition
 from curtaild.core.feeders import FeederTree
 from curtaild.core.policy import Policy
-from curtaild_drivers.contract import DeviceId, FeederId, OperatingPoint, Seconds, Watts
+from curtaild_drivers.contract import DeviceId, FeederId, OperatingPoint, OperatingPoints, Seconds, Watts
 
 UNREADABLE = frozenset({Condition.UNREACHABLE, Condition.AUTH_FAILED, Condition.BAD_REPLY, Condition.STALE})
+AHEAD_S = 2.0  # a command reaches its device within this: two cycles
+MILLIWATT = 0.001  # what rounding may leave of a sum is nothing
 SMALLEST_RAISE = 0.05  # of rated draw: what is less is not worth a command
 
 
@@ -33,12 +36,24 @@ class Move:
     rule: str
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A lower limit that is known to begin at `at`, somewhere in the tree, and what the site as it stands would be over
+    by or have free there (W)."""
+
+    at: Seconds
+    over_w: dict[FeederId, Watts]
+    free_w: dict[FeederId, Watts]
+
+
 @dataclass(slots=True)
 class Room:
-    """What a feeder is over its limit by, or has free (W). `over_w`: to be shed. `free_w`: may be given out."""
+    """What a feeder is over its limit by, or has free (W). `over_w`: to be shed. `free_w`: may be given out. `coming`:
+    the lower limits ahead, the next one first."""
 
     over_w: dict[FeederId, Watts] = field(default_factory=dict)
     free_w: dict[FeederId, Watts] = field(default_factory=dict)
+    coming: list[Window] = field(default_factory=list)
 
 
 def earning(device: Device, lower: OperatingPoint, upper: OperatingPoint) -> tuple[float, float]:
@@ -56,10 +71,17 @@ def loses_money(device: Device, lower: OperatingPoint, upper: OperatingPoint, po
     return earning(device, lower, upper)[1] < policy.energy_price_per_wh
 
 
+def earns_too_little(device: Device, policy: Policy) -> bool:
+    """Whether the step that it stands on earns less than its energy."""
+    points, setpoint = device.spec.points, device.setpoint
+    if points is None or setpoint is None or policy.energy_price_per_wh is None:
+        return False
+    lower = hull.below(points, setpoint.draw_w)
+    return lower is not None and loses_money(device, lower, setpoint, policy)
+
+
 def unprofitable(devices: Iterable[Device], policy: Policy, now: Seconds) -> list[Move]:
     """What is lowered though the limit would allow it: points that earn less than their energy, past min-on."""
-    if policy.energy_price_per_wh is None:
-        return []
     moves: list[Move] = []
     for device in devices:
         points, target = device.spec.points, device.setpoint
@@ -77,8 +99,17 @@ def unprofitable(devices: Iterable[Device], policy: Policy, now: Seconds) -> lis
 # ---- shed -----------------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class _Shedding:
+    """The choice as far as it has come: where devices are to go, why, and what each feeder is still over by."""
+
+    over_w: dict[FeederId, Watts]
+    targets: dict[Device, OperatingPoint] = field(default_factory=dict)
+    rules: dict[Device, str] = field(default_factory=dict)
+
+
 def shed(
-    by_feeder: Mapping[FeederId, list[Device]],
+    by_feeder: Mapping[FeederId, Iterable[Device]],
     tree: FeederTree,
     room: Room,
     now: Seconds,
@@ -87,36 +118,66 @@ def shed(
 
     Outranks everything: min-on only orders the candidates, it never spares one.
 
-    Devices that misbehave are asked last and not counted on; whatever is still over afterwards is the deficit.
+    Devices that misbehave are asked last and not counted on; whatever is still over afterwards is the deficit. For a
+    limit still to come each device is asked its own settle time ahead, so that the draw is down when the window opens.
     """
-    over_w = dict(room.over_w)
-    targets: dict[DeviceId, OperatingPoint] = {}
-    rules: dict[DeviceId, str] = {}
+    if not room.coming and not any(over_w > 0 for over_w in room.over_w.values()):
+        return [], dict(room.over_w)
+    shedding = _Shedding(dict(room.over_w))
+    _choose(shedding, by_feeder, tree, now)
+    moves = [
+        Move(device.spec.id, target, is_raise=False, rule=shedding.rules[device])
+        for device, target in shedding.targets.items()
+    ]
+    left_w = dict(shedding.over_w)
+    if room.coming:
+        moves = _shed_ahead(shedding, by_feeder, tree, room, now)
+    return moves, left_w
+
+
+def _shed_ahead(
+    shedding: _Shedding, by_feeder: Mapping[FeederId, Iterable[Device]], tree: FeederTree, room: Room, now: Seconds
+) -> list[Move]:
+    """Go on choosing for each coming window in turn; sent is what must be on its way by now to be down in time."""
+    sent, rules = dict(shedding.targets), dict(shedding.rules)
+    for window in room.coming:
+        freed_w = {feeder: room.over_w[feeder] - shedding.over_w[feeder] for feeder in tree.specs}
+        ahead = _Shedding(
+            {feeder: window.over_w[feeder] - freed_w[feeder] for feeder in tree.specs}, shedding.targets, shedding.rules
+        )
+        _choose(ahead, by_feeder, tree, now)
+        for feeder in tree.specs:
+            chosen_w = window.over_w[feeder] - freed_w[feeder] - ahead.over_w[feeder]
+            shedding.over_w[feeder] -= chosen_w
+        for device, target in shedding.targets.items():
+            if window.at - now <= device.spec.settle_down_s + AHEAD_S:
+                sent[device], rules[device] = target, shedding.rules[device]
+    return [Move(device.spec.id, target, is_raise=False, rule=rules[device]) for device, target in sent.items()]
+
+
+def _choose(
+    shedding: _Shedding, by_feeder: Mapping[FeederId, Iterable[Device]], tree: FeederTree, now: Seconds
+) -> None:
+    """Bring every feeder under, from the leaves to the root."""
+    over_w = shedding.over_w
     for feeder in tree.bottom_up:
-        if over_w[feeder] <= 0:
+        if over_w[feeder] <= MILLIWATT:
             continue
         rule = f"{feeder} over by {over_w[feeder]:.0f} W"
-        below = [device for member in _members(tree, feeder) for device in by_feeder.get(member, ())]
-        for counted_on in (True, False):
-            pool = [
-                device
-                for device in below
-                if device.is_trusted is counted_on
-                and now >= device.fixed_until
-                and not _awaits_read_back(device)
-                and not _is_falling_unproven(device)
-            ]
-            _shed_from(pool, feeder, tree, over_w, targets, now, counted_on)
-            if over_w[feeder] <= 0:
-                break
-        for device_id in targets:
-            rules.setdefault(device_id, rule)
-    moves = [Move(device, target, is_raise=False, rule=rules[device]) for device, target in targets.items()]
-    return moves, over_w
-
-
-def _members(tree: FeederTree, feeder: FeederId) -> Iterable[FeederId]:
-    return (member for member, path in tree.paths.items() if feeder in path)
+        trusted: list[Device] = []
+        others: list[Device] = []
+        for member in tree.below[feeder]:
+            for device in by_feeder.get(member, ()):
+                if device.conditions:
+                    if now >= device.fixed_until and not _awaits_read_back(device) and not _is_falling_unproven(device):
+                        others.append(device)
+                elif now >= device.fixed_until and not _awaits_read_back(device):
+                    trusted.append(device)
+        _shed_from(trusted, feeder, tree, shedding, now, counted_on=True)
+        if over_w[feeder] > MILLIWATT:
+            _shed_from(others, feeder, tree, shedding, now, counted_on=False)
+        for device in shedding.targets:
+            shedding.rules.setdefault(device, rule)
 
 
 def _awaits_read_back(device: Device) -> bool:
@@ -133,64 +194,75 @@ def _is_falling_unproven(device: Device) -> bool:
     return actuation is not None and points is not None and not device.is_trusted and actuation.target == points.lowest
 
 
+_Entry: TypeAlias = tuple[tuple[float, float], bool, float, int, Device, OperatingPoint]
+
+
 def _shed_from(
-    pool: list[Device],
-    feeder: FeederId,
-    tree: FeederTree,
-    over_w: dict[FeederId, Watts],
-    targets: dict[DeviceId, OperatingPoint],
-    now: Seconds,
-    counted_on: bool,
+    pool: list[Device], feeder: FeederId, tree: FeederTree, shedding: _Shedding, now: Seconds, counted_on: bool
 ) -> None:
     """Take increments, the least earning first, until `feeder` is no longer over."""
-    heap: list[tuple[tuple[float, float], bool, float, int, Device, OperatingPoint]] = []
-    for order, device in enumerate(pool):
-        _push_lower(heap, device, _present(device, targets), order, now)
-    while heap and over_w[feeder] > 0:
-        _, _, _, order, device, lower = heapq.heappop(heap)
-        present = _present(device, targets)
-        present_w = present.draw_w if present is not None else device.planned_w
-        ratio = (
-            max(device.upper_w(present) / present.draw_w, 0.1) if present is not None and present.draw_w > 0 else 1.0
-        )
+    over_w, targets = shedding.over_w, shedding.targets
+    steps: _Steps = {}
+    heap = [
+        entry
+        for device in pool
+        if (entry := _next_lower(device, targets.get(device) or device.headed_for(), now, steps)) is not None
+    ]
+    heapq.heapify(heap)
+    while heap and over_w[feeder] > MILLIWATT:
+        _, _, _, _, device, lower = heap[0]
+        earlier = targets.get(device)
+        present = earlier or device.headed_for()
         target = lower
         points = device.spec.points
         if points is not None and present is not None and present.divisible and counted_on:
-            step_w = points.step_w
-            wanted_w = present_w - max(1, math.ceil(over_w[feeder] / ratio / step_w)) * step_w
-            if wanted_w > lower.draw_w:
-                target = point_at(points, wanted_w)
-        present_planned_w = (
-            device.planned_w if device.spec.id not in targets else device.upper_w(targets[device.spec.id])
-        )
-        gain_w = present_planned_w - device.upper_w(target)
-        targets[device.spec.id] = target
+            ratio = max(device.upper_w(present) / present.draw_w, 0.1) if present.draw_w > 0 else 1.0
+            steps_down = max(1, math.ceil(over_w[feeder] / ratio / points.step_w))
+            if present.draw_w - steps_down * points.step_w > lower.draw_w:
+                target = point_at(points, present.draw_w - steps_down * points.step_w)
+        targets[device] = target
         if counted_on:
+            planned_w = device.upper_w(earlier) if earlier is not None else device.planned_w
+            gain_w = planned_w - device.upper_w(target)
             for member in tree.paths[device.spec.feeder]:
                 over_w[member] -= gain_w
-        _push_lower(heap, device, target, order, now)
+        following = _next_lower(device, target, now, steps)
+        if following is not None:
+            heapq.heapreplace(heap, following)
+        else:
+            heapq.heappop(heap)
 
 
-def _present(device: Device, targets: Mapping[DeviceId, OperatingPoint]) -> OperatingPoint | None:
-    return targets.get(device.spec.id) or device.headed_for()
+_Steps: TypeAlias = dict[tuple[int, str, Watts, int, float | None], tuple[tuple[float, float], OperatingPoint] | None]
+"""The next step down from a point and what it earns, found once for all devices of a kind."""
 
 
-def _push_lower(
-    heap: list[tuple[tuple[float, float], bool, float, int, Device, OperatingPoint]],
-    device: Device,
-    present: OperatingPoint | None,
-    order: int,
-    now: Seconds,
-) -> None:
-    points = device.spec.points
+def _next_lower(device: Device, present: OperatingPoint | None, now: Seconds, steps: _Steps) -> _Entry | None:
+    spec = device.spec
+    points = spec.points
     if points is None:
-        return
+        return None
+    if present is None:
+        step = _step_down(device, points, None)
+    else:
+        kind = (id(points), present.key, present.draw_w, spec.priority, spec.price_per_rate_h)
+        if kind in steps:
+            step = steps[kind]
+        else:
+            step = steps[kind] = _step_down(device, points, present)
+    if step is None:
+        return None
+    is_young = now - device.on_since < spec.min_on_s
+    return step[0], is_young, device.slept_s, device.order, device, step[1]
+
+
+def _step_down(
+    device: Device, points: OperatingPoints, present: OperatingPoint | None
+) -> tuple[tuple[float, float], OperatingPoint] | None:
+    """Where the device's draw is unknown it is taken to be all that it is planned with."""
     upper = present or point_at(points, max(device.planned_w, points.lowest.draw_w + points.step_w))
     lower = hull.below(points, upper.draw_w if present is not None else max(device.planned_w, upper.draw_w))
-    if lower is None:
-        return
-    is_young = now - device.on_since < device.spec.min_on_s
-    heapq.heappush(heap, (earning(device, lower, upper), is_young, device.slept_s, order, device, lower))
+    return (earning(device, lower, upper), lower) if lower is not None else None
 
 
 # ---- raise ----------------------------------------------------------------------------------------
@@ -202,24 +274,27 @@ def give_back(
     room: Room,
     policy: Policy,
     most_starts: int,
+    now: Seconds,
 ) -> list[Move]:
-    """What may go up. `candidates` have passed `may_rise`; `room.free_w` counts all that is reserved."""
-    free_w = dict(room.free_w)
-    if free_w[tree.root] <= 0:
+    """What may go up. `candidates` have passed `may_rise`; `room.free_w` counts all that is reserved. A device that
+    could not be up and down again before a lower limit begins must fit under that one too."""
+    if room.free_w[tree.root] <= 0:
         return []
-    targets: dict[DeviceId, OperatingPoint] = {}
-    rules: dict[DeviceId, str] = {}
-    heap: list[tuple[tuple[float, float], float, int, Device, OperatingPoint]] = []
-    for order, device in enumerate(candidates):
-        _push_upper(heap, device, device.setpoint, order, policy)
+    free = [(now, dict(room.free_w)), *((window.at, dict(window.free_w)) for window in room.coming)]
+    targets: dict[Device, OperatingPoint] = {}
+    rules: dict[Device, str] = {}
+    heap = [entry for device in candidates if (entry := _next_upper(device, device.setpoint, policy)) is not None]
+    heapq.heapify(heap)
     while heap:
-        _, _, order, device, upper = heapq.heappop(heap)
-        points, present = device.spec.points, _present(device, targets)
-        if points is None or present is None or (len(targets) >= most_starts and device.spec.id not in targets):
+        _, _, _, device, upper = heapq.heappop(heap)
+        earlier, points, present = targets.get(device), device.spec.points, targets.get(device) or device.setpoint
+        if points is None or present is None or (earlier is None and len(targets) >= most_starts):
             continue
         path = tree.paths[device.spec.feeder]
-        free_here_w = min(free_w[member] for member in path)
-        held_w = device.reserved_w if device.spec.id not in targets else _worst_w(device, present, policy)
+        away_s = device.spec.settle_up_s + device.spec.settle_down_s
+        bound_by = [free_w for begins_at, free_w in free if begins_at - now <= away_s]
+        free_here_w = min(free_w[member] for free_w in bound_by for member in path)
+        held_w = device.reserved_w if earlier is None else _worst_w(device, present, policy)
         target = upper
         if _worst_w(device, upper, policy) - held_w > free_here_w:
             if not upper.divisible or _worst_w(device, present, policy) - held_w > free_here_w:
@@ -228,13 +303,15 @@ def give_back(
             target = point_at(points, (held_w + free_here_w) / ratio)
             if target.draw_w - present.draw_w < max(points.step_w, SMALLEST_RAISE * device.spec.rated_w):
                 continue
-        targets[device.spec.id] = target
-        rules[device.spec.id] = f"{path[0]} has {free_here_w:.0f} W free"
-        for member in path:
-            free_w[member] -= max(0.0, _worst_w(device, target, policy) - held_w)
-        if target is upper:
-            _push_upper(heap, device, target, order, policy)
-    return [Move(device, target, is_raise=True, rule=rules[device]) for device, target in targets.items()]
+        targets[device] = target
+        rules[device] = f"{path[0]} has {free_here_w:.0f} W free"
+        taken_w = max(0.0, _worst_w(device, target, policy) - held_w)
+        for free_w in bound_by:
+            for member in path:
+                free_w[member] -= taken_w
+        if target is upper and (following := _next_upper(device, target, policy)) is not None:
+            heapq.heappush(heap, following)
+    return [Move(device.spec.id, target, is_raise=True, rule=rules[device]) for device, target in targets.items()]
 
 
 def _worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:
@@ -242,21 +319,17 @@ def _worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:
     return max(device.reserved_w, device.may_reach_w(point)) * (1 + policy.reading_error_fraction)
 
 
-def _push_upper(
-    heap: list[tuple[tuple[float, float], float, int, Device, OperatingPoint]],
-    device: Device,
-    present: OperatingPoint | None,
-    order: int,
-    policy: Policy,
-) -> None:
+def _next_upper(
+    device: Device, present: OperatingPoint | None, policy: Policy
+) -> tuple[tuple[float, float], float, int, Device, OperatingPoint] | None:
     points = device.spec.points
     if points is None or present is None:
-        return
+        return None
     upper = hull.above(points, present.draw_w)
     if upper is None or loses_money(device, present, upper, policy):
-        return
+        return None
     priority, per_watt = earning(device, present, upper)
-    heapq.heappush(heap, ((-priority, -per_watt), -device.slept_s, order, device, upper))
+    return (-priority, -per_watt), -device.slept_s, device.order, device, upper
 
 
 def may_rise(device: Device, now: Seconds, room_since: Seconds, policy: Policy) -> bool:
@@ -278,8 +351,10 @@ def may_rise(device: Device, now: Seconds, room_since: Seconds, policy: Policy) 
 def _jitter_s(device: Device, policy: Policy) -> Seconds:
     """How long a start waits for its turn: drawn from name and count, so that equal devices part, and the same history
     gives the same answer."""
-    digest = hashlib.blake2b(f"{device.spec.id}/{device.sheds}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64 * policy.restart_jitter_s
+    if device.turn is None:
+        digest = hashlib.blake2b(f"{device.spec.id}/{device.sheds}".encode(), digest_size=8).digest()
+        device.turn = int.from_bytes(digest, "big") / 2**64
+    return device.turn * policy.restart_jitter_s
 
 
 def restore_after(device: Device, target: OperatingPoint, now: Seconds) -> Seconds:

@@ -25,9 +25,10 @@ class FeederTreeError(ValueError):
 
 
 class FeederTree:
-    """An immutable tree. `bottom_up` lists every feeder after all of its children."""
+    """An immutable tree. `bottom_up` lists every feeder after all of its children; `paths` leads from a feeder to the
+    root, `below` names a feeder and all under it."""
 
-    __slots__ = ("bottom_up", "children", "paths", "root", "specs")
+    __slots__ = ("below", "bottom_up", "children", "paths", "root", "specs")
 
     def __init__(self, specs: Iterable[FeederSpec]) -> None:
         """Raises `FeederTreeError` on cycles, unknown parents, two definitions of one feeder, and no or two roots."""
@@ -46,6 +47,7 @@ class FeederTree:
             raise FeederTreeError("; ".join(problems))
         self.root = roots[0]
         self.paths = {spec.id: self._path(spec.id) for spec in listed}
+        self.below = {spec.id: [member for member, path in self.paths.items() if spec.id in path] for spec in listed}
         self.bottom_up = sorted(self.specs, key=lambda feeder: -len(self.paths[feeder]))
         self.children: dict[FeederId, list[FeederId]] = {feeder: [] for feeder in self.specs}
         for spec in listed:

@@ -29,6 +29,7 @@ from curtaild_drivers.contract import FeederId, Seconds, Watts
 FAILSAFE = "fail-safe"
 MOST_HELD = 1024  # allocations held at once; a grid that needs more is not a grid but a fault
 MOST_REMEMBERED = 4096  # ids of ended allocations, so that a late duplicate is known as one
+MOST_MOMENTS = 16  # looked at one by one ahead of time
 MOST_ISSUERS = 64  # whose sequence numbers are kept though they hold nothing
 
 
@@ -316,12 +317,31 @@ class Link:
                 stated[allocation.feeder] = (allocation.ceiling, allocation.id)
         return stated
 
-    def lowest(self, feeder: FeederId, now: Seconds, until: Seconds) -> Ceiling:
-        """The lowest ceiling at `feeder` known to hold at any moment of [`now`, `until`]."""
-        own = (held for held in self.memory.allocations if held.feeder == feeder)
-        moments = {moment for moment in _moments(own) if now < moment <= until}
-        ceilings = (self.ceilings(moment).get(feeder, (UNLIMITED, ""))[0] for moment in (now, *moments))
-        return strictest(*ceilings)
+    def coming(self, now: Seconds, until: Seconds) -> list[tuple[Seconds, dict[FeederId, Ceiling]]]:
+        """The ceilings at each moment of (`now`, `until`] when one is known to begin or end, the next one first.
+
+        Of very many moments, neighbours are taken as one: then the strictest ceiling of any allocation that holds at
+        one of them counts from the first.
+        """
+        moments = sorted({moment for moment in _moments(self.memory.allocations) if now < moment <= until})
+        size = math.ceil(len(moments) / MOST_MOMENTS)
+        if size <= 1:
+            return [
+                (moment, {feeder: ceiling for feeder, (ceiling, _) in self.ceilings(moment).items()})
+                for moment in moments
+            ]
+        groups = [moments[start : start + size] for start in range(0, len(moments), size)]
+        return [(group[0], self._strictest_within(group[0], group[-1])) for group in groups]
+
+    def _strictest_within(self, begin: Seconds, end: Seconds) -> dict[FeederId, Ceiling]:
+        found: dict[FeederId, Ceiling] = {}
+        for held in self.memory.allocations:
+            if held.valid_from <= end and (held.valid_until is None or held.valid_until > begin):
+                found[held.feeder] = strictest(found.get(held.feeder, UNLIMITED), held.ceiling)
+        if self.is_failsafe:
+            root = self.policy.root
+            found[root] = strictest(found.get(root, UNLIMITED), Limit(self.policy.failsafe_w))
+        return found
 
     def next_change_at(self, now: Seconds) -> Seconds | None:
         """When the ceilings or the phase may next change without another word from the grid."""

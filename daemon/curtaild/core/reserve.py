@@ -5,6 +5,7 @@ Watts leave a reservation only when a reading *asked after* the command shows th
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from curtaild.core.device import (
@@ -13,6 +14,7 @@ from curtaild.core.device import (
     Device,
     DrawRatio,
     estimated_draw,
+    exact,
     point_at,
     reported_point,
 )
@@ -277,11 +279,7 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
     if device.actuation is not None:
         events = expire(device, now, policy)
     stale_s = device.spec.stale_after_s
-    actuation = device.actuation
-    if actuation is not None and device.reading is not None:
-        proved_at: Seconds | None = device.reading.taken_at  # on its way: the draw may be unknown, the device is not
-    else:
-        proved_at = device.drawn_at
+    proved_at = _proved_at(device)
     age_s = now - proved_at if proved_at is not None else None
     if age_s is None:
         device.reserved_w = max(device.reserved_w, device.spec.rated_w)
@@ -292,18 +290,46 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
         device.reserved_w = max(known_w, known_w + grown * (device.spec.rated_w - known_w))
     else:
         device.reserved_w = _known_w(device)
-    is_counted_on = (
+    device.reserved_w = device.planned_w = exact(device.reserved_w)
+    actuation = device.actuation
+    if (
         actuation is not None
-        and not actuation.is_raise
+        and _may_be_counted_on(device, actuation)
+        and (meter_agrees or now <= _fallen_by(device, actuation, policy))
+    ):
+        device.planned_w = min(device.reserved_w, device.upper_w(actuation.target))
+    return events
+
+
+def review_at(device: Device, now: Seconds, policy: Policy) -> Seconds:
+    """When time alone will next change what `reserve` says of the device; `inf` if it never will."""
+    moments: list[Seconds] = []
+    proved_at, stale_s = _proved_at(device), device.spec.stale_after_s
+    if proved_at is not None and now <= proved_at + 2 * stale_s:
+        moments.append(max(now, proved_at + stale_s))
+    actuation = device.actuation
+    if actuation is not None:
+        moments.append(settle_by(device, actuation, policy))
+        fallen_by = _fallen_by(device, actuation, policy)
+        if _may_be_counted_on(device, actuation) and now <= fallen_by:
+            moments.append(fallen_by)
+    return min(moments, default=math.inf)
+
+
+def _proved_at(device: Device) -> Seconds | None:
+    """When it last proved its draw; on its way the draw may be unknown, but the device is not."""
+    if device.actuation is not None and device.reading is not None:
+        return device.reading.taken_at
+    return device.drawn_at
+
+
+def _may_be_counted_on(device: Device, actuation: Actuation) -> bool:
+    """A shed under way to a device that behaves."""
+    return (
+        not actuation.is_raise
         and actuation.stage in (ActuationStage.ISSUED, ActuationStage.ANSWERED)
         and device.is_trusted
-        and (meter_agrees or now <= _fallen_by(device, actuation, policy))
     )
-    if is_counted_on and actuation is not None:
-        device.planned_w = min(device.reserved_w, device.upper_w(actuation.target))
-    else:
-        device.planned_w = device.reserved_w
-    return events
 
 
 def _known_w(device: Device) -> Watts:

@@ -13,8 +13,10 @@ from curtaild.core.feeders import FeederTree
 from curtaild.core.limits import UNLIMITED, Ceiling, within
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
+from curtaild.core.roster import Roster
+from curtaild.core.status import DeviceStatus
 from curtaild.core.tally import FeederTally
-from curtaild_drivers.contract import DeviceId, FeederId, OperatingPoint, Seconds, Watts
+from curtaild_drivers.contract import DeviceId, FeederId, OperatingPoint, OperatingPoints, Seconds, Watts
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,15 @@ class RaiseIntent:
 
     device: DeviceId
     target: OperatingPoint
+
+
+@dataclass(frozen=True, slots=True)
+class Slowest:
+    """The longest settle times and the largest rating of any device."""
+
+    down_s: Seconds
+    up_s: Seconds
+    rated_w: Watts
 
 
 class Site:
@@ -43,6 +54,7 @@ class Site:
         self.policy = policy
         self.started_at = now
         self.stepped_at = now
+        self.was_in_grace = True
         self.epoch = epoch
         self.devices = {spec.id: Device(spec) for spec in devices}
         self.meters: dict[FeederId, MeteredFeeder] = {}
@@ -51,6 +63,9 @@ class Site:
         self.ramp_w: dict[FeederId, Watts] = {}
         self.deficits: dict[FeederId, Watts] = {}
         self.tallies: dict[FeederId, FeederTally] = {}
+        self.shown: list[DeviceStatus] = []
+        self._ladders: dict[OperatingPoints, OperatingPoints] = {}
+        self._slowest: Slowest | None = None
         self._hang_up()
         self.actuations_issued = 0
         self.starts_owed = 0.0
@@ -105,9 +120,9 @@ class Site:
     def _hang_up(self) -> None:
         """Put devices and meters on their feeders; forget feeders that are gone."""
         tree = self.tree
-        self.by_feeder: dict[FeederId, list[Device]] = {feeder: [] for feeder in tree.specs}
-        for device in self.devices.values():
-            self.by_feeder[device.spec.feeder].append(device)
+        self.roster = Roster(tree, self.devices.values())
+        self._slowest = None
+        self.shown.clear()
         known = self.meters
         self.meters = {}
         for feeder, spec in tree.specs.items():
@@ -123,15 +138,32 @@ class Site:
         self.actuations_issued += 1
         return ActuationId(f"{self.epoch}-{self.actuations_issued}")
 
+    def respec(self, device: Device, spec: DeviceSpec) -> None:
+        """The device turned out to be another than was thought."""
+        points = spec.points
+        if points is not None:  # ten thousand devices of one model share one ladder
+            spec = replace(spec, points=self._ladders.setdefault(points, points))
+        device.spec = spec
+        self.roster.touch(device)
+        self._slowest = None
+
+    @property
+    def slowest(self) -> Slowest:
+        if self._slowest is None:
+            specs = [device.spec for device in self.devices.values()]
+            self._slowest = Slowest(
+                down_s=max((spec.settle_down_s for spec in specs), default=0.0),
+                up_s=max((spec.settle_up_s for spec in specs), default=0.0),
+                rated_w=max((spec.rated_w for spec in specs), default=0.0),
+            )
+        return self._slowest
+
     def is_in_grace(self, now: Seconds) -> bool:
         """At boot the first polls are given a moment before unknown devices count as drawing all they can."""
         return now - self.started_at < self.policy.boot_grace_s and any(
             (device.reading is None and device.failed_polls == 0) or device.setpoint is None
             for device in self.devices.values()
         )
-
-    def largest_rated_w(self) -> Watts:
-        return max((device.spec.rated_w for device in self.devices.values()), default=0.0)
 
     def limit_w(self, feeder: FeederId) -> Watts:
         return within(self.limits.get(feeder, (UNLIMITED, ""))[0], self.tree.specs[feeder].rating_w)

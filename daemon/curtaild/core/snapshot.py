@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from curtaild.core.device import Device
+from curtaild.core.events import Condition
 from curtaild.core.limits import UNLIMITED
 from curtaild.core.site import Site
 from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
@@ -25,7 +26,7 @@ def status_of(site: Site, now: Seconds) -> SiteStatus:
         actuations_in_flight=root.in_flight,
         next_limit_change_at=link.next_change_at(now),
         feeders=[_feeder(site, feeder, now) for feeder in site.tree.specs],
-        devices=[_device(device, now) for device in site.devices.values()],
+        devices=_devices(site),
     )
 
 
@@ -54,9 +55,22 @@ def _feeder(site: Site, feeder: FeederId, now: Seconds) -> FeederStatus:
     )
 
 
-def _device(device: Device, now: Seconds) -> DeviceStatus:
+def _devices(site: Site) -> list[DeviceStatus]:
+    """A list of its own; only devices that were touched since the last one are read anew."""
+    shown, unshown = site.shown, site.roster.unshown
+    if len(shown) != len(site.devices):
+        shown = [_device(device) for device in site.devices.values()]
+    else:
+        shown = shown.copy()
+        for device in unshown:
+            shown[device.order] = _device(device)
+    unshown.clear()
+    site.shown = shown
+    return shown
+
+
+def _device(device: Device) -> DeviceStatus:
     reading, headed_for = device.reading, device.headed_for()
-    age_s = now - device.drawn_at if device.drawn_at is not None else None
     return DeviceStatus(
         id=device.spec.id,
         feeder=device.spec.feeder,
@@ -70,7 +84,7 @@ def _device(device: Device, now: Seconds) -> DeviceStatus:
         setpoint_w=headed_for.draw_w if headed_for is not None else None,
         confirmed=device.setpoint.key if device.setpoint is not None else None,
         actuation=device.actuation.stage if device.actuation is not None else None,
-        is_stale=age_s is None or age_s > device.spec.stale_after_s,
-        age_s=age_s,
+        is_stale=device.drawn_at is None or Condition.STALE in device.conditions,
+        drawn_at=device.drawn_at,
         conditions=tuple(sorted(device.conditions, key=lambda condition: condition.value)),
     )

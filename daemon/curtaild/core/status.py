@@ -38,7 +38,8 @@ class FeederStatus:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """`setpoint` is the key of the point the daemon wants, `confirmed` that of the last confirmed one."""
+    """`setpoint` is the key of the point the daemon wants, `confirmed` that of the last confirmed one. `drawn_at`: when
+    the last reading was asked that proved its draw, on the clock of `SiteStatus.at`."""
 
     id: DeviceId
     feeder: FeederId
@@ -53,8 +54,12 @@ class DeviceStatus:
     confirmed: str | None
     actuation: ActuationStage | None
     is_stale: bool
-    age_s: Seconds | None
+    drawn_at: Seconds | None
     conditions: tuple[Condition, ...]
+
+    def age_s(self, at: Seconds) -> Seconds | None:
+        """How old its last proof of a draw is; `None` before the first."""
+        return max(0.0, at - self.drawn_at) if self.drawn_at is not None else None
 
 
 @dataclass(frozen=True, slots=True)

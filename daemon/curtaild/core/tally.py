@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from curtaild.core.auxiliary import MeteredFeeder
-from curtaild.core.device import Device
 from curtaild.core.feeders import FeederTree
 from curtaild.core.policy import Policy
+from curtaild.core.roster import Members, Roster
 from curtaild_drivers.contract import FeederId, Seconds, Watts
 
 
@@ -53,37 +53,49 @@ class FeederTally:
         self.highest_w += other.highest_w
         self.allowed_w += other.allowed_w
         self.last_move_at = max(self.last_move_at, other.last_move_at)
+        self.auxiliary_w += other.auxiliary_w
+        self.total_reserved_w += other.total_reserved_w
+        self.total_planned_w += other.total_planned_w
 
 
 def tally(
-    tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder], devices: Iterable[Device], policy: Policy
+    tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder], roster: Roster, policy: Policy
 ) -> dict[FeederId, FeederTally]:
     """One tally per feeder; feeds each fresh meter's estimate on the way."""
-    tallies = {feeder: FeederTally() for feeder in tree.specs}
-    seen_until = {feeder: _seen_until(feeder, tree, meters) for feeder in tree.specs}
-    sampled_at = {feeder: _sampled_at(feeder, tree, meters) for feeder in tree.specs}
-    for device in devices:
-        feeder = device.spec.feeder
-        _count(tallies[feeder], device, seen_until[feeder], policy.reading_error_fraction)
-        if device.settled_at >= sampled_at[feeder]:
-            tallies[feeder].just_moved_w += max(0.0, device.spec.rated_w - device.reserved_w)
+    tallies: dict[FeederId, FeederTally] = {}
     for feeder in tree.bottom_up:
-        own = tallies[feeder]
-        own_unmetered_w = own.reserved_w * policy.reading_error_fraction
-        own_auxiliary_w = tree.specs[feeder].auxiliary_w
-        own.total_reserved_w = own.reserved_w + own_unmetered_w + own_auxiliary_w
-        own.total_planned_w = own.planned_w * (1 + policy.reading_error_fraction) + own_auxiliary_w
-        own.auxiliary_w = own_auxiliary_w
+        own = tallies[feeder] = _own(feeder, tree, meters, roster.members[feeder], policy)
         for child in tree.children[feeder]:
-            below = tallies[child]
-            own.add(below)
-            own.total_reserved_w += below.total_reserved_w
-            own.total_planned_w += below.total_planned_w
-            own.auxiliary_w += below.auxiliary_w
+            own.add(tallies[child])
         meter = meters.get(feeder)
         if meter is not None:
             _apply_meter(own, meter, policy)
     return tallies
+
+
+def _own(
+    feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder], members: Members, policy: Policy
+) -> FeederTally:
+    """The devices that hang on the feeder itself."""
+    sums, error_fraction = members.sums, policy.reading_error_fraction
+    auxiliary_w = tree.specs[feeder].auxiliary_w
+    return FeederTally(
+        devices=len(members.devices),
+        in_flight=len(members.flying),
+        reserved_w=sums.reserved_w,
+        planned_w=sums.planned_w,
+        measured_w=sums.measured_w,
+        unseen_w=error_fraction * members.unseen_w(_seen_until(feeder, tree, meters)),
+        just_moved_w=members.just_moved_w(_sampled_at(feeder, tree, meters)),
+        in_doubt_w=sums.in_doubt_w,
+        lowest_w=sums.lowest_w,
+        highest_w=sums.highest_w,
+        allowed_w=sums.allowed_w,
+        last_move_at=members.last_move_at,
+        auxiliary_w=auxiliary_w,
+        total_reserved_w=sums.reserved_w * (1 + error_fraction) + auxiliary_w,
+        total_planned_w=sums.planned_w * (1 + error_fraction) + auxiliary_w,
+    )
 
 
 def _seen_until(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder]) -> Seconds | None:
@@ -99,30 +111,6 @@ def _sampled_at(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, Me
     """The oldest of the newest samples of the fresh meters above."""
     samples = [meters[above].changed_at for above in tree.paths[feeder] if above in meters and meters[above].is_fresh]
     return min(samples, default=math.inf)
-
-
-def _count(own: FeederTally, device: Device, seen_until: Seconds | None, error_fraction: float) -> None:
-    spec = device.spec
-    own.devices += 1
-    own.reserved_w += device.reserved_w
-    own.planned_w += device.planned_w
-    draw_w = device.draw_w if device.draw_w is not None else device.reserved_w
-    own.measured_w += draw_w
-    if not device.is_draw_known:
-        own.in_doubt_w += device.reserved_w
-    if device.actuation is not None:
-        own.in_flight += 1
-        own.in_doubt_w += abs(device.reserved_w - min(draw_w, device.actuation.target.draw_w))
-        own.unseen_w += error_fraction * device.reserved_w
-    elif seen_until is None or device.settled_at > seen_until:
-        own.unseen_w += error_fraction * device.reserved_w
-    own.last_move_at = max(own.last_move_at, device.settled_at)
-    points = spec.points
-    own.lowest_w += device.upper_w(points.lowest) if points is not None else spec.rated_w
-    highest_w = device.upper_w(points.highest) if points is not None else spec.rated_w
-    own.highest_w += highest_w
-    headed_for = device.headed_for()
-    own.allowed_w += min(highest_w, device.upper_w(headed_for)) if headed_for is not None else highest_w
 
 
 def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None:

@@ -15,7 +15,7 @@ from curtaild.telemetry import metrics
 from curtaild.telemetry.courtesy import stand_aside
 from curtaild.telemetry.labels import claim, label
 from curtaild.telemetry.metrics import STATE_CODES, Metric
-from curtaild_drivers.contract import DeviceId, FeederId, Identity
+from curtaild_drivers.contract import DeviceId, FeederId, Identity, Seconds
 
 AT_ONCE = 1_000
 """Devices rendered before the event loop is let in: about half a millisecond of work."""
@@ -32,6 +32,10 @@ def _states(devices: Sequence[DeviceStatus]) -> Iterable[float | None]:
     return [STATE_CODES[device.state] for device in devices]
 
 
+def _ages(at: Seconds) -> Values:
+    return lambda devices: [device.age_s(at) for device in devices]
+
+
 _GAUGES: tuple[tuple[Metric, Values], ...] = (
     (metrics.DEVICE_POWER, _attribute("power_w")),
     (metrics.DEVICE_RESERVED, _attribute("reserved_w")),
@@ -41,7 +45,6 @@ _GAUGES: tuple[tuple[Metric, Values], ...] = (
     (metrics.DEVICE_TEMPERATURE, _attribute("temperature_c")),
     (metrics.DEVICE_STATE, _states),
     (metrics.DEVICE_STALE, _attribute("is_stale")),
-    (metrics.DEVICE_AGE, _attribute("age_s")),
 )
 
 
@@ -62,10 +65,10 @@ class DeviceSection:
         self._fleet: list[tuple[DeviceId, FeederId]] = []
         self._labels: list[str] = []
 
-    def render(self, devices: Sequence[DeviceStatus], infos: Mapping[DeviceId, str]) -> Iterator[bytes]:
-        """The section in pieces; `infos` are the `info_labels` by device."""
+    def render(self, devices: Sequence[DeviceStatus], infos: Mapping[DeviceId, str], at: Seconds) -> Iterator[bytes]:
+        """The section as of `at`, in pieces; `infos` are the `info_labels` by device."""
         labels = self._labels_of(devices)
-        for metric, values in _GAUGES:
+        for metric, values in (*_GAUGES, (metrics.DEVICE_AGE, _ages(at))):
             yield _header(metric)
             yield from _in_parts(devices, labels, partial(_gauge_lines, metric.name, values))
         yield _header(metrics.DEVICE_CONDITION)

@@ -87,6 +87,7 @@ STATUS_KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("confirmed", "key of the last point that telemetry confirmed, or null"),
             ("actuation", "stage of the newest actuation, or null"),
             ("is_stale", "whether its last reading is too old to trust"),
+            ("drawn_at_s", "when its last reading was asked, on the clock of `at_s`; null before the first"),
             ("age_s", "age of its last reading; null before the first"),
             ("conditions", "what is the matter with it: list of words, empty if nothing"),
         ),

@@ -15,7 +15,7 @@ from curtaild.core.events import ActuationStage, Condition, LinkPhase
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
 from curtaild.telemetry.courtesy import stand_aside
-from curtaild_drivers.contract import DeviceId, FeederId, RunState
+from curtaild_drivers.contract import DeviceId, FeederId, RunState, Seconds
 
 Json: TypeAlias = dict[str, Any]
 _E = TypeVar("_E", bound=Enum)
@@ -33,7 +33,7 @@ def to_json(status: SiteStatus, devices: bool = True) -> Json:
     body = _site(status)
     body["feeders"] = [_feeder(feeder) for feeder in status.feeders]
     if devices:
-        body["devices"] = [_device(device) for device in status.devices]
+        body["devices"] = [_device(device, status.at) for device in status.devices]
     return body
 
 
@@ -44,7 +44,7 @@ def encode(status: SiteStatus, devices: bool = True) -> Iterator[bytes]:
         yield b', "devices": ['
         for start in range(0, len(status.devices), AT_ONCE):
             part = status.devices[start : start + AT_ONCE]
-            text = ",\n".join([json.dumps(_device(device), allow_nan=False) for device in part])
+            text = ",\n".join([json.dumps(_device(device, status.at), allow_nan=False) for device in part])
             yield (",\n" + text if start else text).encode()
             stand_aside()
         yield b"]"
@@ -109,7 +109,7 @@ def _feeder(feeder: FeederStatus) -> Json:
     }
 
 
-def _device(device: DeviceStatus) -> Json:
+def _device(device: DeviceStatus, at: Seconds) -> Json:
     return {
         "id": device.id,
         "feeder": device.feeder,
@@ -124,7 +124,8 @@ def _device(device: DeviceStatus) -> Json:
         "confirmed": device.confirmed,
         "actuation": None if device.actuation is None else device.actuation.value,
         "is_stale": device.is_stale,
-        "age_s": _finite(device.age_s),
+        "drawn_at_s": _finite(device.drawn_at),
+        "age_s": _finite(device.age_s(at)),
         "conditions": [condition.value for condition in device.conditions],
     }
 
@@ -175,7 +176,7 @@ def _read_device(fields: _Fields) -> DeviceStatus:
         confirmed=fields.text_or_none("confirmed"),
         actuation=None if fields.is_null("actuation") else fields.choice("actuation", ActuationStage),
         is_stale=fields.flag("is_stale"),
-        age_s=fields.number_or_none("age_s"),
+        drawn_at=fields.number_or_none("drawn_at_s"),
         conditions=tuple(fields.choices("conditions", Condition)),
     )
 

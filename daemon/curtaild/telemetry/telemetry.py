@@ -166,7 +166,7 @@ class Telemetry:
         encode, _ = choose_encoder(OPENMETRICS if openmetrics else TEXT)
         yield encode(_WithoutCreated(self._registry)).removesuffix(_OPENMETRICS_END)
         if status is not None:
-            yield from self._device_section.render(status.devices, self._infos)
+            yield from self._device_section.render(status.devices, self._infos, status.at)
         if openmetrics:
             yield _OPENMETRICS_END
 

@@ -1,0 +1,151 @@
+"""The site's devices, feeder by feeder, and what they add up to: only who was touched is counted anew.
+
+Every sum is exact: a share is a whole number of 1/1024 W, which a double adds and takes away again without rounding up
+to 8 TW, so that no error gathers however long the daemon runs.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from curtaild.core.device import Device, Share
+from curtaild.core.feeders import FeederTree
+from curtaild_drivers.contract import FeederId, Seconds, Watts
+
+_FOREVER = math.inf
+
+
+class Members:
+    """The devices that hang on one feeder itself, and their sums.
+
+    `flying`: a command is under way. `can_fall`: not yet headed for their lowest point. `meter_agrees`: what they were
+    last told of the meters above.
+    """
+
+    __slots__ = ("_movers", "_sampled_at", "_seen_until", "can_fall", "devices", "flying", "last_move_at",
+                 "meter_agrees", "sums")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.devices: list[Device] = []
+        self.sums = Share()
+        self.flying: dict[Device, None] = {}
+        self.can_fall: dict[Device, None] = {}
+        self.meter_agrees = False
+        self.last_move_at: Seconds = 0.0
+        self._movers: dict[Device, None] = {}
+        self._seen_until: Seconds = _FOREVER
+        self._sampled_at: Seconds = _FOREVER
+
+    def count(self, device: Device) -> None:
+        """Replace what `device` was last counted with."""
+        before, now, sums = device.share, Share.of(device), self.sums
+        sums.reserved_w += now.reserved_w - before.reserved_w
+        sums.planned_w += now.planned_w - before.planned_w
+        sums.measured_w += now.measured_w - before.measured_w
+        sums.in_doubt_w += now.in_doubt_w - before.in_doubt_w
+        sums.flying_w += now.flying_w - before.flying_w
+        sums.lowest_w += now.lowest_w - before.lowest_w
+        sums.highest_w += now.highest_w - before.highest_w
+        sums.allowed_w += now.allowed_w - before.allowed_w
+        if now.is_flying is not before.is_flying:
+            _place(self.flying, device, now.is_flying)
+        if now.can_fall is not before.can_fall:
+            _place(self.can_fall, device, now.can_fall)
+        if now.settled_at != before.settled_at:
+            self._movers[device] = None
+            self.last_move_at = max(self.last_move_at, now.settled_at)
+        device.share = now
+
+    def unseen_w(self, seen_until: Seconds | None) -> Watts:
+        """What is reserved for devices that no meter has seen since they moved; all of it where none can see them."""
+        if seen_until is None:
+            return self.sums.reserved_w
+        self._look_back(seen_until, self._sampled_at)
+        settled_w = sum(
+            device.reserved_w for device in self._movers if device.settled_at > seen_until and device.actuation is None
+        )
+        return self.sums.flying_w + settled_w
+
+    def just_moved_w(self, sampled_at: Seconds) -> Watts:
+        """How much more those may have been drawing at `sampled_at` that have moved since."""
+        self._look_back(self._seen_until, sampled_at)
+        return sum(
+            max(0.0, device.spec.rated_w - device.reserved_w)
+            for device in self._movers
+            if device.settled_at >= sampled_at
+        )
+
+    def _look_back(self, seen_until: Seconds, sampled_at: Seconds) -> None:
+        """Forget the movers that the meters have caught up with; where a meter was lost, look at everybody again."""
+        if seen_until < self._seen_until or sampled_at < self._sampled_at:
+            self._movers = dict.fromkeys(self.devices)
+        self._seen_until, self._sampled_at = seen_until, sampled_at
+        caught_up = [d for d in self._movers if d.settled_at <= seen_until and d.settled_at < sampled_at]
+        for device in caught_up:
+            del self._movers[device]
+
+
+class Roster:
+    """Every device on its feeder. Who is touched is looked at in the next cycle; the others stand as they stood.
+
+    `can_rise`: settled under their highest point. `losing`: run at what earns less than its energy. `unshown`: touched
+    since the last status was read off.
+    """
+
+    def __init__(self, tree: FeederTree, devices: Iterable[Device]) -> None:
+        self.members: dict[FeederId, Members] = {feeder: Members() for feeder in tree.specs}
+        self.can_rise: dict[Device, None] = {}
+        self.losing: dict[Device, None] = {}
+        self.unshown: dict[Device, None] = {}
+        self._touched: dict[Device, None] = {}
+        self._reviews: list[tuple[Seconds, int, Device]] = []
+        for order, device in enumerate(devices):
+            device.order, device.share, device.review_at = order, Share(), _FOREVER
+            self.members[device.spec.feeder].devices.append(device)
+            self.touch(device)
+
+    def touch(self, device: Device) -> None:
+        """Something about `device` changed, by an input, a command, or from outside."""
+        self._touched[device] = None
+
+    def touch_all(self, devices: Iterable[Device]) -> None:
+        self._touched.update(dict.fromkeys(devices))
+
+    def take_touched(self, now: Seconds) -> Iterator[Device]:
+        """Whom to look at, each once: the touched, and those that time alone has changed by `now`."""
+        reviews = self._reviews
+        while reviews and reviews[0][0] <= now:
+            due_at, _, device = heapq.heappop(reviews)
+            if due_at == device.review_at:
+                device.review_at = _FOREVER
+                self._touched[device] = None
+        touched, self._touched = self._touched, {}
+        self.unshown.update(touched)
+        return iter(touched)
+
+    def count(self, device: Device, review_at: Seconds, is_losing: bool) -> None:
+        """Take `device` into the sums as it stands, to be looked at again at `review_at` at the latest.
+
+        `is_losing`: what it runs at earns less than its energy.
+        """
+        could_rise = device.share.can_rise
+        self.members[device.spec.feeder].count(device)
+        if device.share.can_rise is not could_rise:
+            _place(self.can_rise, device, device.share.can_rise)
+        if is_losing or self.losing:
+            _place(self.losing, device, is_losing)
+        if review_at < device.review_at:
+            device.review_at = review_at
+            heapq.heappush(self._reviews, (review_at, device.order, device))
+
+    def can_fall(self) -> Mapping[FeederId, Iterable[Device]]:
+        return {feeder: members.can_fall for feeder, members in self.members.items()}
+
+
+def _place(group: dict[Device, None], device: Device, belongs: bool) -> None:
+    if belongs:
+        group[device] = None
+    else:
+        group.pop(device, None)
