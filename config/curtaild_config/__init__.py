@@ -1,6 +1,12 @@
 """The site file: its models, loading with every error at once, secrets, and the devices and meters it describes."""
 
-from curtaild_config.grid import GridConnection, GridSection, MaestroOSConnection, NativeConnection
+from curtaild_config.grid import (
+    DsxFlexConnection,
+    GridConnection,
+    GridSection,
+    MaestroOSConnection,
+    NativeConnection,
+)
 from curtaild_config.load import check_site, load_site
 from curtaild_config.plant import DeviceGroup, Feeder, FeederMeter
 from curtaild_config.problems import Problem, Severity, SiteFileError
@@ -20,6 +26,7 @@ __all__ = [
     "Broker",
     "DeviceGroup",
     "DeviceSpec",
+    "DsxFlexConnection",
     "Endpoint",
     "Feeder",
     "FeederMeter",

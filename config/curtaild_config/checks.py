@@ -104,10 +104,13 @@ def _connection_problems(source: SiteSource) -> list[Problem]:
     for index, connection in enumerate(connections if isinstance(connections, (list, tuple)) else ()):
         if not isinstance(connection, dict):
             continue
-        feeder = connection.get("feeder")
-        if isinstance(feeder, str) and feeder not in feeders:
-            place: Location = ("grid", "connection", index, "feeder")
-            problems.append(source.problem(place, "no feeder has this id", suggest(feeder, feeders), feeder))
+        feeds = connection.get("feeds")
+        named: dict[Location, object] = {("feeder",): connection.get("feeder")}
+        named |= {("feeds", tag): feeder for tag, feeder in (feeds.items() if isinstance(feeds, dict) else ())}
+        for key, feeder in named.items():
+            if isinstance(feeder, str) and feeder not in feeders:
+                place: Location = ("grid", "connection", index, *key)
+                problems.append(source.problem(place, "no feeder has this id", suggest(feeder, feeders), feeder))
     return problems
 
 

@@ -15,9 +15,13 @@ from curtaild_config.quantities import (
     PositiveWatts,
     Seconds,
     Section,
+    TopicLevel,
     TopicPrefix,
     Watts,
 )
+
+FeedTag: TypeAlias = Annotated[str, Field(pattern=r"^[!-~]+$", max_length=128)]
+InfrastructureAction: TypeAlias = Literal["SHUTDOWN_NODES", "SHUTDOWN_RACKS", "CUT_DATA_FEEDS", "TRIP_BREAKERS"]
 
 
 class _Brokers(Section):
@@ -92,7 +96,45 @@ class MaestroOSConnection(_Connection):
     """Silence on all brokers for this long is OFF."""
 
 
-GridConnection: TypeAlias = Annotated[NativeConnection | MaestroOSConnection, Field(discriminator="dialect")]
+class DsxFlexConnection(_Connection):
+    """DSX Flex 1.7: signed load targets per feed, power state snapshots, breach alerts."""
+
+    dialect: Literal["dsx-flex"]
+    """What is spoken there."""
+    agent: TopicLevel
+    """This agent's identifier, as registered: it stands in topics and in `source`."""
+    signing_key_file: Path | None = None
+    """A file that holds the private key we sign with, PEM or JWK: EC P-256 or RSA."""
+    signing_key_credential: Name | None = None
+    """The systemd credential that holds the private key we sign with."""
+    signing_key_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """The `kid` by which others find our public key; absent: the JWK's own."""
+    isvs: Annotated[dict[TopicLevel, Path], Field(min_length=1, max_length=16)]
+    """Who may set load targets, by identifier: each a file with the public keys, a JWK set; read anew on reload."""
+    infra: Annotated[dict[TopicLevel, Path], Field(max_length=16)] = Field(default_factory=dict)
+    """Infrastructure agents whose enforcement outcomes are heard, likewise."""
+    feeds: Annotated[dict[FeedTag, Name], Field(min_length=1, max_length=256)]
+    """The feeder behind each feed tag."""
+    without_target: Literal["failsafe", "released"] = "failsafe"
+    """What holds where no target does; with "released" the broker alone is the sign of life."""
+    snapshot_interval_s: PositiveSeconds = 30.0
+    """How often the power state is published though nothing has changed."""
+    signature_max_age_s: PositiveSeconds | None = None
+    """How old a signature may be by its `iat`; absent: none is asked for, as the specification has none."""
+    infrastructure_actions: tuple[InfrastructureAction, ...] = ("SHUTDOWN_NODES", "SHUTDOWN_RACKS")
+    """What a breach alert offers, the mildest first: that one at once, all when it has escalated."""
+
+    @model_validator(mode="after")
+    def _signs_with_one_key_and_each_feed_is_one_feeder(self) -> Self:
+        if (self.signing_key_file is None) == (self.signing_key_credential is None):
+            raise ValueError("needs one of signing_key_file and signing_key_credential")
+        if len(set(self.feeds.values())) != len(self.feeds):
+            raise ValueError("feeds has two tags for one feeder")
+        return self
+
+
+AnyConnection: TypeAlias = NativeConnection | MaestroOSConnection | DsxFlexConnection
+GridConnection: TypeAlias = Annotated[AnyConnection, Field(discriminator="dialect")]
 
 
 class GridSection(_Brokers):
@@ -134,10 +176,14 @@ class GridSection(_Brokers):
         if len(set(names)) != len(names) or (self.brokers and OWN_CONNECTION in names):
             taken = f", and {OWN_CONNECTION!r} is the one that brokers makes" if self.brokers else ""
             raise ValueError(f"each connection needs a name of its own{taken}")
+        if self.heartbeat == "required" and not any(_has_signs_of_life(each) for each in self.connections):
+            raise ValueError(
+                'heartbeat = "required", but no connection brings signs of life: "none", or released feeds'
+            )
         return self
 
     @property
-    def connections(self) -> tuple[NativeConnection | MaestroOSConnection, ...]:
+    def connections(self) -> tuple[AnyConnection, ...]:
         """All of them: the one of `brokers` first, as if it had been written out."""
         if not self.brokers:
             return self.connection
@@ -146,6 +192,10 @@ class GridSection(_Brokers):
             name=OWN_CONNECTION, dialect="native", brokers=self.brokers, prefix=self.prefix, **shared
         )
         return (own, *self.connection)
+
+
+def _has_signs_of_life(connection: AnyConnection) -> bool:
+    return not isinstance(connection, DsxFlexConnection) or connection.without_target == "released"
 
 
 OWN_CONNECTION = "native"

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from curtaild_config.problems import Problem, Severity, SiteFileError
 
-_REFERENCE = re.compile(r"((?:\w+_)?(?:password|passphrase|token|secret))_(file|credential)")
+_REFERENCE = re.compile(r"((?:\w+_)?(?:password|passphrase|token|secret|signing_key))_(file|credential)")
 _MOST_BYTES = 64 * 1024
 
 

@@ -21,7 +21,7 @@ from curtaild.core.site import Site
 from curtaild.core.status import SiteStatus
 from curtaild.fleet import FleetDevice, open_devices, open_meters
 from curtaild.grid.connection import GridLink
-from curtaild.grid.opening import open_grid
+from curtaild.grid.opening import Books, open_grid
 from curtaild.inbox import Inbox
 from curtaild.narrate import watts
 from curtaild.poller import Poller
@@ -55,6 +55,7 @@ class Daemon:
         self._stack = AsyncExitStack()
         self._edges = AsyncExitStack()
         self._stopping = asyncio.Event()
+        self._grid_books: Books = {}
         self._is_ready = False
         self._is_config_loaded = True
         self._told_systemd_at: Seconds = -1e9
@@ -127,7 +128,7 @@ class Daemon:
                 on_identity=lambda name, identity: self._identified(fleet[name]),
             )
             root = self.control.site.tree.root
-            grid = open_grid(self.config, root, self.clock, self.inbox.grid, site_file)
+            grid = open_grid(self.config, root, self.clock, self.inbox.grid, site_file, self._grid_books)
             self.control.connect(grid, actuator, poller, self.config.grid.status_interval_s)
             for name, work in (("grid link", grid.run), ("poller", poller.run)):
                 stack.push_async_callback(_cancel, asyncio.create_task(_supervise(name, work), name=name))
@@ -184,7 +185,7 @@ class Daemon:
         try:
             fresh = config.load_site(self.path)
             tree = translate.feeder_tree(fresh)
-            open_grid(fresh, tree.root, self.clock, self.inbox.grid, str(self.path))
+            open_grid(fresh, tree.root, self.clock, self.inbox.grid, str(self.path), {})
             specs = translate.device_specs(fresh, fresh.expand_devices(), self._identities)
             open_devices(fresh.expand_devices(), self._identities, str(self.path))
             open_meters(fresh.meters(), str(self.path))

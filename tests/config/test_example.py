@@ -71,7 +71,10 @@ def test_the_example_works() -> None:
 
 
 def test_every_connection_shown_works_when_let_in(tmp_path: Path) -> None:
-    site, problems = check_site(written(tmp_path, WITH_CONNECTIONS), {})
+    (key := tmp_path / "key.pem").touch(mode=0o600)
+    key.write_text("a key")
+    text = WITH_CONNECTIONS.replace("/etc/curtaild/dsx-key.pem", str(key))
+    site, problems = check_site(written(tmp_path, text), {})
     assert problems == []
     assert site is not None
     dialects = {get_args(model.model_fields["dialect"].annotation)[0] for model in models_in(GridConnection)}

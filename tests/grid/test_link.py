@@ -268,7 +268,7 @@ def test_the_site_files_settings_are_what_the_link_needs() -> None:
     )
 
     async def build() -> GridLink:
-        return open_grid(site, ROOT, CLOCK, lambda message: None, "site.toml")
+        return open_grid(site, ROOT, CLOCK, lambda message: None, "site.toml", {})
 
     states = asyncio.run(build()).links
     assert [state.url for state in states] == ["mqtt://127.0.0.1:1883", "mqtts://[::1]:8883"]

@@ -13,21 +13,19 @@ from dataclasses import dataclass
 
 from curtaild.clock import Clock, UnixSeconds
 from curtaild.core.allocation import (
-    Allocation,
-    AllocationId,
-    AllocationReceived,
     GridMessage,
     HeartbeatReceived,
     Issuer,
     MessageRejected,
     RejectCode,
 )
-from curtaild.core.events import Ack, AckStage, BreachChanged, LinkPhase
+from curtaild.core.events import Ack, BreachChanged
 from curtaild.core.limits import Ceiling, Limit
 from curtaild.core.status import SiteStatus
 from curtaild.grid import fields
 from curtaild.grid.dialect import NAMESPACE_MARK, Publication, Received, Subscription
 from curtaild.grid.fields import Rejection, malformed
+from curtaild.grid.own_word import OwnWord
 from curtaild_drivers.contract import FeederId, Seconds
 
 log = logging.getLogger("curtaild.grid.maestroos")
@@ -35,9 +33,6 @@ log = logging.getLogger("curtaild.grid.maestroos")
 MESSAGES_KEPT = 64
 MAX_PAYLOAD_BYTES = 1024
 """Twenty times the one message there is."""
-STEP_ON_STALE_SEQ = 1_000_000
-"""How far our sequence numbers leap where the core knows higher ones: the site's clock was ahead once. A quarter of an
-hour, doubled each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +65,9 @@ class MaestroOSDialect:
         self._topic = topic
         self._switch = switch
         self._clock = clock
-        self._issuer = Issuer(f"maestroos{NAMESPACE_MARK}{name}")
+        self._word = OwnWord(Issuer(f"maestroos{NAMESPACE_MARK}{name}"), switch.feeder, clock)
         self._words: dict[int, _Word] = {}
         self._listening_since = clock.monotonic()
-        self._stated: Allocation | None = None
-        self._last_seq = 0
-        self._leap = STEP_ON_STALE_SEQ
-        self._must_restate = False
 
     @property
     def subscriptions(self) -> Mapping[str, Subscription]:
@@ -91,15 +82,11 @@ class MaestroOSDialect:
             word = self._read(received)
         except Rejection as refusal:
             reason, retained = refusal.reason, received.retained
-            return [MessageRejected(refusal.code, reason, issuer=self._issuer, retained=retained)]
-        before = self._words.get(received.broker)
-        if before is not None and word.stamped_at == before.stamped_at and before.is_on != word.is_on:
-            word = before if word.is_on else word  # both within one second: the next one decides, until then OFF
+            return [MessageRejected(refusal.code, reason, issuer=self._word.issuer, retained=retained)]
         self._words[received.broker] = word
         messages: list[GridMessage] = [] if received.retained else [HeartbeatReceived()]
-        if self._follow() or (self._must_restate and not received.retained):
-            self._must_restate = False
-            messages += self._allocations(received.retained)
+        if self._follow() or (self._word.must_repeat and not received.retained):
+            messages += filter(None, [self._word.message(received.retained)])
         return messages
 
     def _read(self, received: Received) -> _Word:
@@ -116,62 +103,45 @@ class MaestroOSDialect:
             raise Rejection(RejectCode.CLOCK_SKEW, f"timestamp is {-age_s:.0f} s ahead of the site's clock")
         if age_s >= self._switch.silence_s:
             raise Rejection(RejectCode.EXPIRED, f"timestamp is {age_s:.0f} s old")
-        before = self._words.get(received.broker)
-        if before is not None and stamped_at < before.stamped_at:
-            raise Rejection(RejectCode.STALE_SEQ, "timestamp lies before that of the last message")
+        is_on, before = target == 100, self._words.get(received.broker)
         spoken_at = self._clock.monotonic() - max(0.0, age_s)
-        if before is not None and stamped_at == before.stamped_at:
-            spoken_at = before.spoken_at  # said again, it grows no younger
-        return _Word(target == 100, stamped_at, spoken_at)
+        if before is None:
+            return _Word(is_on, stamped_at, spoken_at)
+        if stamped_at == before.stamped_at:  # said again it grows no younger; both within one second count as OFF
+            return _Word(is_on and before.is_on, stamped_at, before.spoken_at)
+        if is_on and stamped_at < before.stamped_at:
+            raise Rejection(RejectCode.STALE_SEQ, "timestamp lies before that of the last message")
+        return _Word(is_on, stamped_at, spoken_at)  # an OFF counts late too: its stamp may be right, the last one's not
 
     def tick(self, is_connected: bool) -> Sequence[GridMessage]:
         """What time alone has changed is no sign of life."""
-        return self._allocations(retained=True) if self._follow() else []
+        stated = self._word.message(retained=True) if self._follow() else None
+        return [] if stated is None else [stated]
 
     def _follow(self) -> bool:
-        """Bring the allocation up to date; whether it is another one now."""
+        """Bring what is stated up to date; whether it is another word now."""
         now = self._clock.monotonic()
         spoken = [word for word in self._words.values() if now < word.spoken_at + self._switch.silence_s]
         if not spoken and now < self._listening_since + self._switch.silence_s:
             return False  # just started: nobody has been silent for long enough
         is_on = bool(spoken) and all(word.is_on for word in spoken)
-        ceiling = self._switch.on_ceiling if is_on else Limit(0.0)
-        if self._stated is not None and self._stated.ceiling == ceiling:
-            return False
-        if not spoken:
-            log.error("no MaestroOS message on %s for %g s, which is OFF", self._topic, self._switch.silence_s)
         heard_at = max((word.spoken_at for word in self._words.values()), default=self._listening_since)
-        self._last_seq = max(self._last_seq + 1, int(self._clock.wall() * 1000))
-        self._stated = Allocation(
-            id=AllocationId(f"{self._issuer}/{self._last_seq}"),
-            seq=self._last_seq,
-            issuer=self._issuer,
-            feeder=self._switch.feeder,
-            ceiling=ceiling,
-            issued_at=heard_at,
-            valid_from=now,
-            valid_until=None,
-        )
-        return True
-
-    def _allocations(self, retained: bool) -> list[GridMessage]:
-        return [] if self._stated is None else [AllocationReceived(self._stated, retained)]
+        is_new = self._word.state(self._switch.on_ceiling if is_on else Limit(0.0), heard_at)
+        if is_new and not spoken:
+            log.error("no MaestroOS message on %s for %g s, which is OFF", self._topic, self._switch.silence_s)
+        return is_new
 
     # ---- what the site says: nothing, but it must know how its words were taken -----------------
 
     def owns(self, issuer: Issuer | None) -> bool:
-        return issuer == self._issuer
+        return issuer == self._word.issuer
 
     def ack(self, ack: Ack) -> Sequence[Publication]:
-        if ack.stage is AckStage.REJECTED and ack.code is RejectCode.STALE_SEQ and ack.allocation_id is not None:
-            self._last_seq += self._leap
-            self._leap *= 2
-            self._stated = None
+        self._word.heed(ack)
         return []
 
     def status(self, status: SiteStatus, limit_issuer: Issuer | None) -> Sequence[Publication]:
-        """In the fail-safe the core waits for a fresh allocation: a sign of life alone does not leave it."""
-        self._must_restate = status.phase in (LinkPhase.STARTING, LinkPhase.FAILSAFE)
+        self._word.follow(status)
         return []
 
     def breach(self, breach: BreachChanged) -> Sequence[Publication]:

@@ -1,0 +1,193 @@
+"""Who may speak in DSX Flex, and how we sign: JWS compact serialization (RFC 7515), ES256 or RS256, keys by `kid`.
+
+An issuer's public keys are a JWK set (RFC 7517) in a file of its own, so that nobody signs for somebody else; a key is
+rotated by adding the new one to the file and reloading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, KeySet, RSAKey, import_key
+
+from curtaild.clock import UnixSeconds
+from curtaild.core.allocation import RejectCode
+from curtaild.grid import fields
+from curtaild.grid.fields import Rejection, malformed
+from curtaild_drivers.contract import Seconds
+
+ALGORITHMS = ("ES256", "RS256")
+LEAST_RSA_BITS = 2048
+MAX_KEY_FILE_BYTES = 1024 * 1024
+
+
+class KeyFileError(ValueError):
+    """A key file that cannot be used, and why. The text never holds a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKeys:
+    """One issuer's keys by `kid`."""
+
+    keys: Mapping[str, ECKey | RSAKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Our own key. `kid` is what the other side finds its public half by."""
+
+    key: ECKey | RSAKey
+    kid: str
+
+    def sign(self, body: bytes) -> str:
+        return jws.serialize_compact({"alg": _algorithm(self.key), "kid": self.kid}, body, self.key, list(ALGORITHMS))
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was signed. `digest` names the signed part, `is_dated`: the signature covers a time or an id of its own."""
+
+    body: Mapping[str, object]
+    digest: bytes
+    is_dated: bool
+
+
+def load_public_keys(path: Path) -> PublicKeys:
+    """The JWK set at `path`. Raises `KeyFileError`: unreadable, no key, a key without `kid`, too weak, or of a kind
+    that this protocol does not sign with. A symmetric one is refused: whoever can verify with it can sign as well."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_KEY_FILE_BYTES + 1)
+        document = json.loads(raw) if len(raw) <= MAX_KEY_FILE_BYTES else None
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise KeyFileError(f"{path} is not JSON: a JWK set is expected") from None
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise KeyFileError(f"{path} is no JWK set: it has no keys")
+    keys: dict[str, ECKey | RSAKey] = {}
+    for number, entry in enumerate(entries, start=1):
+        key, kid = _asymmetric(entry, f"{path}, key #{number}")
+        if kid is None or kid in keys:
+            raise KeyFileError(f"{path}, key #{number}: {'has no kid' if kid is None else f'a second {kid!r}'}")
+        keys[kid] = key
+    return PublicKeys(keys)
+
+
+def load_signer(text: str, kid: str | None, where: str) -> Signer:
+    """Our private key from PEM or a JWK, `kid` by default the JWK's own. Raises `KeyFileError`."""
+    try:
+        data = json.loads(text) if text.lstrip().startswith("{") else text
+    except ValueError:
+        raise KeyFileError(f"{where} is neither a PEM key nor a JWK") from None
+    key, own_kid = _asymmetric(data, where)
+    if not key.is_private:
+        raise KeyFileError(f"{where} holds a public key: the private one signs")
+    if kid is None and own_kid is None:
+        raise KeyFileError(f"{where} has no kid: set signing_key_id")
+    return Signer(key, kid if kid is not None else str(own_kid))
+
+
+def _asymmetric(data: object, where: str) -> tuple[ECKey | RSAKey, str | None]:
+    if not isinstance(data, (dict, str)):
+        raise KeyFileError(f"{where} is no key")
+    try:
+        key = import_key(data) if isinstance(data, dict) else _from_pem(data)
+        kid = key.kid if isinstance(data, dict) else None
+    except (JoseError, ValueError, TypeError, KeyError):
+        raise KeyFileError(f"{where} is neither an EC nor an RSA key") from None
+    if isinstance(key, ECKey) and key.curve_name != "P-256":
+        raise KeyFileError(f"{where} is on {key.curve_name}: ES256 wants P-256")
+    if isinstance(key, RSAKey) and key.public_key.key_size < LEAST_RSA_BITS:
+        raise KeyFileError(f"{where} has {key.public_key.key_size} bits: at least {LEAST_RSA_BITS} are needed")
+    if not isinstance(key, ECKey | RSAKey):
+        raise KeyFileError(f"{where} is neither an EC nor an RSA key")
+    return key, kid
+
+
+def _from_pem(pem: str) -> ECKey | RSAKey:
+    try:
+        return ECKey.import_key(pem)
+    except JoseError:
+        return RSAKey.import_key(pem)
+
+
+def _algorithm(key: ECKey | RSAKey) -> str:
+    return "ES256" if isinstance(key, ECKey) else "RS256"
+
+
+def verify(
+    token: str, keys: PublicKeys, audiences: frozenset[str], now: UnixSeconds, max_age_s: Seconds | None
+) -> Verified:
+    """What `token` says, if one of `keys` signed it. Raises `Rejection`: `UNAUTHORIZED` for a wrong signature, an
+    unknown key, another algorithm than the key's, somebody else's audience; `EXPIRED` past `exp` or, where `max_age_s`
+    is asked, older than that by `iat`; `MALFORMED`.
+
+    The specification puts no time into what is signed. Where an issuer does (`iat`, `exp`, `nbf`, `aud`, `jti`, in the
+    header or the body), it counts.
+    """
+    header = _header(token)
+    kid = header.get("kid")
+    key = keys.keys.get(kid) if isinstance(kid, str) else None
+    if key is None:
+        raise _unauthorized(f"no key {fields.shown(kid)} of this issuer is known")
+    named = header.get("alg")
+    if named != _algorithm(key):  # before any key is used: "none" and HMAC with a public key end here
+        raise _unauthorized(f"algorithm {fields.shown(named)} is not what key {fields.shown(kid)} signs with")
+    try:
+        signed = jws.deserialize_compact(token, KeySet([key]), algorithms=list(ALGORITHMS))
+    except Exception:  # a parser of a third party's over hostile bytes; whatever it raises means the same
+        raise _unauthorized("the signature does not fit") from None
+    body, has_literals = fields.parse_object(signed.payload)
+    if has_literals:
+        raise malformed("NaN and Infinity are not JSON")
+    claims = {**{name: header[name] for name in _CLAIMS if name in header}, **body}
+    _check_claims(claims, audiences, now, max_age_s)
+    digest = hashlib.sha256(token.rpartition(".")[0].encode()).digest()  # an ES256 signature has a valid twin
+    return Verified(body, digest, any(name in claims for name in ("iat", "jti")))
+
+
+_CLAIMS = ("iat", "exp", "nbf", "aud", "jti")
+
+
+def _header(token: str) -> Mapping[str, object]:
+    try:
+        header = jws.extract_compact(token.encode()).headers()
+    except Exception:  # see above
+        raise malformed("data is no JWS in compact serialization") from None
+    if not isinstance(header, dict):
+        raise malformed("data is no JWS in compact serialization")
+    return header
+
+
+def _check_claims(
+    claims: Mapping[str, object], audiences: frozenset[str], now: UnixSeconds, max_age_s: Seconds | None
+) -> None:
+    audience = claims.get("aud")
+    if audience is not None:
+        named = audience if isinstance(audience, list) else [audience]
+        if not any(isinstance(name, str) and name in audiences for name in named):
+            raise _unauthorized(f"signed for {fields.shown(audience)}, not for this agent")
+    expires, begins, issued = (fields.amount_or_none(claims, name) for name in ("exp", "nbf", "iat"))
+    if expires is not None and now >= expires:
+        raise Rejection(RejectCode.EXPIRED, "the signature has expired")
+    if begins is not None and now < begins:
+        raise Rejection(RejectCode.CLOCK_SKEW, "the signature is not valid yet")
+    if max_age_s is not None:
+        if issued is None:
+            raise _unauthorized("what is signed has no iat, which this site asks for")
+        if now - issued > max_age_s:
+            raise Rejection(RejectCode.EXPIRED, f"signed {now - issued:.0f} s ago")
+        if issued - now > max_age_s:
+            raise Rejection(RejectCode.CLOCK_SKEW, f"signed {issued - now:.0f} s ahead of the site's clock")
+
+
+def _unauthorized(reason: str) -> Rejection:
+    return Rejection(RejectCode.UNAUTHORIZED, reason)
