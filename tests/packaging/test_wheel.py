@@ -26,6 +26,8 @@ OPERATOR_FILES = (
     "prometheus/curtaild.rules.yml",
     "grafana/dashboards/site.json",
     "systemd/curtaild.service",
+    "systemd/curtaild-gpu.conf",
+    "hooks/slurm",
 )
 """Under share/curtaild of the environment it is installed in: what an operator puts in place beside the daemon."""
 
