@@ -147,7 +147,7 @@ async def tiny_bmc(documents: dict[str, Json], tls: ssl.SSLContext | None = None
     bmc = TinyBmc(documents)
     application = web.Application(client_max_size=1024 * 1024)
     application.router.add_route("*", "/{path:.*}", bmc.serve)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.0)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.01)
     await runner.setup()
     try:
         site = web.TCPSite(runner, HOST, 0, ssl_context=tls)

@@ -73,7 +73,7 @@ class RedfishSettings(DriverSettings):
 
     power_off: Literal["never", "graceful", "forced"] = "never"
     """Whether the node may be switched off: not at all, by asking its operating system, or also without that."""
-    force_off_after_s: Annotated[float, Field(ge=10, le=3_600, allow_inf_nan=False)] = 180.0
+    force_off_after_s: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = 180.0
     """How long its operating system has to shut down, in s, before it may be forced."""
 
     read_deadline_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 10.0
