@@ -66,6 +66,11 @@ class TinyBmc:
             here = here[key]
         here[keys[-1]] = value
 
+    def hang_up(self) -> None:
+        """Ends every connection, as a BMC that restarts does."""
+        for line in self._lines:
+            line.abort()
+
     async def serve(self, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         self._lines = {line for line in self._lines if not line.is_closing()} | {request.transport}

@@ -21,7 +21,6 @@ from curtaild_drivers.contract import (
     OutcomeUnknown,
     Reading,
     Refused,
-    RunState,
     Seconds,
     Unreachable,
     Unsupported,
@@ -96,8 +95,7 @@ class RedfishNode:
         host = self._host
         if host is None or not host.is_off:
             await self._ask_limits(layout, body, writes, until)
-        if host is None:
-            return Reading(taken_at, RunState.UNKNOWN, power_w=draw_w, temperature_c=temperature_c(body))
+        host = host or HostState(power="")  # the reading stands without it
         if host.power == "On" and not layout.limits and self._settings.power_off != "never":
             self._layout = None  # some BMCs show their limits only while the node is on
         limit_w = None if host.is_off else self._limit_w(layout)
@@ -164,7 +162,7 @@ class RedfishNode:
         return _moment_in(self._settings.read_deadline_s)
 
     async def _ask_host(self, layout: Layout, draw_w: Watts | None, writes: int, until: Seconds) -> None:
-        """On or off, where that is old, unsettled, or contradicted by the watts. The reading stands without it."""
+        """On or off, where that is old, unsettled, or contradicted by the watts."""
         host, age_s = self._host, time.monotonic() - self._host_asked_at
         looks_off = draw_w is not None and draw_w < 2 * self._settings.off_w
         contradicts = host is None or (draw_w is not None and host.is_off != looks_off)
