@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -211,12 +212,11 @@ def _subsystem(node: GpuNode) -> Resource:
 
 
 def _power(profile: Profile, node: GpuNode, cap: Cap | None, power_w: Watts | None) -> Resource:
-    consumed = _rounded(power_w)
     control: dict[str, Any] = {
         **link(f"{profile.chassis_path}/Power#/PowerControl/0"),
         "MemberId": "0",
         "Name": "System Power Control",
-        "PowerConsumedWatts": consumed if consumed is None or not profile.whole_watts else round(consumed),
+        "PowerConsumedWatts": _rounded(power_w, whole=profile.whole_watts),
         "PowerCapacityWatts": round(2 * node.model.max_w),
     }
     if cap is not None:
@@ -240,5 +240,7 @@ def _control(profile: Profile, cap: Cap) -> Resource:
     )
 
 
-def _rounded(power_w: Watts | None) -> Watts | None:
-    return None if power_w is None else round(power_w, 1)
+def _rounded(power_w: Watts | None, *, whole: bool = False) -> Watts | None:
+    if power_w is None or math.isnan(power_w):
+        return power_w
+    return round(power_w) if whole else round(power_w, 1)

@@ -56,7 +56,8 @@ class Bmc:
         self.password = password
         self.sessions = Sessions(profile.sessions, profile.session_timeout_s, wall_clock)
         self.elsewhere = ELSEWHERE
-        self.requests: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []  # the last thousand: method and path
+        self._heard = asyncio.Event()
         self._clock = clock
         self._speed = speed
         self._latency_s = latency_s
@@ -67,6 +68,8 @@ class Bmc:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, as far as the faults let it."""
         self.requests = [*self.requests[-999:], (request.method, request.path)]
+        self._heard.set()
+        self._heard = asyncio.Event()
         self.node.advance(self._clock())
         if self.node.has(BmcFault.HANG):
             await asyncio.Event().wait()  # for ever: the peer must give up by itself
@@ -94,6 +97,11 @@ class Bmc:
         if self.node.has(BmcFault.GARBAGE):
             return web.Response(body=b"\x00<html>{]", content_type="application/json")
         return await self._flood(request) if self.node.has(BmcFault.OVERSIZED) else told
+
+    async def heard(self, method: str, path: str) -> None:
+        """Wait until such a request has come in, answered or not."""
+        while (method, path) not in self.requests:
+            await self._heard.wait()
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         path = request.path.rstrip("/")
