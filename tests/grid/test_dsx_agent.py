@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curtaild.core.allocation import AllocationId, AllocationReceived, HeartbeatReceived, Issuer, RejectCode
@@ -184,6 +184,7 @@ def test_several_isvs_each_have_their_newest_and_the_strictest_makes_compliance(
 WATTS = st.floats(0, 1e12) | st.sampled_from([float("nan"), float("inf"), -1.0])
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(WATTS, WATTS, WATTS, WATTS), max_size=6))
 def test_whatever_the_site_looks_like_fits_the_schema(course: list[tuple[float, float, float, float]]) -> None:
     agent = Agent(snapshot_interval_s=0.0)
@@ -308,7 +309,7 @@ def test_released_feeds_are_unlimited_as_long_as_the_broker_is_there() -> None:
     assert agent.dialect.tick(is_connected=True) == [], "every ten seconds"
     agent.clock.moved_s = 10
     assert agent.dialect.tick(is_connected=True) == [HeartbeatReceived()]
-    agent.dialect.status(replace(a_status(phase=LinkPhase.FAILSAFE), feeders=(feeder(1e6, 1.0),)), None)
+    agent.dialect.status(replace(status(agent, feeder(1e6, 1.0)), phase=LinkPhase.FAILSAFE), None)
     agent.clock.moved_s = 20
     assert agent.dialect.tick(is_connected=True) == [HeartbeatReceived(), stated], (
         "out of the fail-safe it is said again"
