@@ -36,7 +36,7 @@ class EpicUnit(Unit):
         self._target = round(miner.model.rated_hs / 1e12)
 
     def settings(self) -> dict[str, object]:
-        return super().settings() | {"tuner": (self._algorithm, self._target)}
+        return super().settings() | {"tuner": (self._algorithm, self._told_target)}
 
     def http(self, request: HttpRequest) -> Answer | None:
         if request.wire is Wire.HTTP:
@@ -102,6 +102,15 @@ class EpicUnit(Unit):
         self.miner.set_limit(target_w, self.now())
         return True
 
+    @property
+    def _told_target(self) -> int:
+        """What its tuner is set to: it says so too where it woke up with another than it slept with."""
+        limit_w = self.miner.setting.limit_w
+        if self._algorithm == _POWER:
+            return round(limit_w)
+        is_full = limit_w == self.miner.model.rated_w
+        return round(self.miner.model.rated_hs / 1e12) if is_full else self._target
+
     # --- reading ---------------------------------------------------------------------------------
 
     def _capabilities(self) -> dict[str, Any]:
@@ -134,7 +143,7 @@ class EpicUnit(Unit):
         percent = 100.0 * miner.rate_hs / miner.model.rated_hs
         pool = self.pools[0]
         tuner = {
-            "Target": self._target,
+            "Target": self._told_target,
             "Throttle Target": None,
             "Min Throttle Target": None,
             "Throttle Step": None,
