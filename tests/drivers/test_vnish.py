@@ -348,12 +348,19 @@ async def test_presets_over_the_present_one_are_offered_beside_the_throttle() ->
     assert miner.obeyed == [{"miner": {"overclock": {"preset": "2970"}}}, {"percent": 100}]
 
 
-@pytest.mark.parametrize("draw_w", [593.0, 3_000.0])
-async def test_watts_that_no_throttle_holds_are_not_sent(draw_w: float) -> None:
+async def test_watts_under_its_least_throttle_are_not_sent() -> None:
     async with running(miner := Miner(throttled=100)) as device:
         with pytest.raises(Unsupported):
-            await device.apply(held(draw_w))
+            await device.apply(held(593.0))
     assert miner.obeyed == []
+
+
+async def test_a_preset_that_draws_less_than_asked_is_let_run() -> None:
+    """It woke in another, or somebody has chosen one since it was asked."""
+    async with running(miner := Miner(throttled=50, preset="2300")) as device:
+        assert await device.apply(held(2_900.0)) is Outcome.ACKNOWLEDGED
+        assert await device.apply(held(2_900.0)) is Outcome.ALREADY_THERE
+    assert miner.obeyed == [{"percent": 100}]
 
 
 async def test_before_1_3_3_there_is_nothing_to_throttle_by() -> None:

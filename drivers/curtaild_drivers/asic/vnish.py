@@ -186,13 +186,14 @@ class VNish:
         return present_w * self._percent / 100 if present_w is not None and self._percent is not None else None
 
     async def _percent_for(self, draw_w: Watts, until: Seconds) -> int:
-        """The whole percent that keeps the draw at or under `draw_w`. Raises `Unsupported` where there is none."""
+        """The whole percent that keeps the draw at or under `draw_w`: all of a preset that draws less. Raises
+        `Unsupported` where there is none."""
         if self._drawn_at.get(self._preset or "") is None:
             await self.operating_points(until)
         present_w = self._drawn_at.get(self._preset or "")
         if not self._can_throttle or present_w is None:
             raise Unsupported("it does not say that it can throttle (from release 1.3.3), or nobody knows its preset")
-        wanted = math.floor(draw_w / present_w * 100 + 1e-6)
+        wanted = min(math.floor(draw_w / present_w * 100 + 1e-6), 100)
         if wanted not in PERCENTS:
             raise Unsupported(f"{draw_w:.0f} W is {wanted} % of its preset; it throttles to 20 % and more")
         return wanted

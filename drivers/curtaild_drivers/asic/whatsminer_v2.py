@@ -142,7 +142,7 @@ class WhatsminerV2:
 
     async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
         if point.key == OFF:
-            await self._command(until, "power_off", respbefore="true")
+            await self._switch(until, "power_off", respbefore="true")
             return Outcome.ACKNOWLEDGED
         if point.key != whatsminer.LIMIT:
             raise Unsupported(f"a Whatsminer knows {OFF} and {whatsminer.LIMIT}, not {point.key!r}")
@@ -157,7 +157,7 @@ class WhatsminerV2:
                     raise
             # It does not say whether it is off, and refuses as one that is.
         # A start forgets the percent, so it can only be said after it; a start takes minutes to reach full power.
-        await self._command(until, "power_on")
+        await self._switch(until, "power_on")
         if percent < 100:
             try:
                 await self._throttle(until, percent)
@@ -167,6 +167,10 @@ class WhatsminerV2:
 
     async def close(self) -> None:
         self._token = None
+
+    async def _switch(self, until: Seconds, command: str, **parameters: str) -> None:
+        self._is_off = None  # whatever it was, it has to be asked
+        await self._command(until, command, **parameters)
 
     async def _throttle(self, until: Seconds, percent: int) -> None:
         await self._command(until, "set_power_pct", percent=str(percent))

@@ -124,7 +124,7 @@ class WhatsminerV3:
 
     async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
         if point.key == OFF:
-            await self._command(until, "set.miner.service", "stop")
+            await self._switch(until, "stop")
             return Outcome.ACKNOWLEDGED
         if point.key != whatsminer.LIMIT:
             raise Unsupported(f"a Whatsminer knows {OFF} and {whatsminer.LIMIT}, not {point.key!r}")
@@ -139,7 +139,7 @@ class WhatsminerV3:
                     raise
             # It does not say whether it is off, and refuses as one that is.
         # A start forgets the percent, so it can only be said after it; a start takes minutes to reach full power.
-        await self._command(until, "set.miner.service", "start")
+        await self._switch(until, "start")
         if percent < 100:
             try:
                 await self._throttle(until, percent)
@@ -150,6 +150,10 @@ class WhatsminerV3:
     async def close(self) -> None:
         self._salt = None
         self._channel.hang_up()
+
+    async def _switch(self, until: Seconds, service: str) -> None:
+        self._is_off = None  # whatever it was, it has to be asked
+        await self._command(until, "set.miner.service", service)
 
     async def _throttle(self, until: Seconds, percent: int) -> None:
         # The firmware reads a string where its documentation says a number, and refuses the number.
