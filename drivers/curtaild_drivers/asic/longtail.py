@@ -1,5 +1,5 @@
-"""Every other firmware, through pyasic: watched, and stopped only where pyasic's stop really stops. Its answers are
-not trusted: it says True to an offline miner, and never gives up waiting by itself.
+"""Every other firmware, through pyasic: watched, and stopped where the miner can be stopped. pyasic's answers are not
+trusted: it says True to an offline miner, wakes one in another mode than it slept in, and never gives up waiting.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from curtaild_drivers.contract import (
     Outcome,
     OutcomeUnknown,
     Reading,
+    Refused,
     RunState,
     Seconds,
     Unreachable,
@@ -59,8 +60,10 @@ SUPPORT = (
 NORMAL = "normal"
 
 _REAL_STOPS = frozenset({"MaraMiner"})
-"""The pyasic backends whose stop reaches the miner. Not among them: Hiveon (a configuration that its firmware
-ignores, reported as success), the old Braiins OS (SSH), and those without any stop."""
+"""The pyasic backends whose miners can be stopped: Marathon's, by one field of a configuration that is written whole.
+Not among them: Hiveon (a configuration that its firmware ignores, reported as success), the old Braiins OS (SSH), and
+those without any stop."""
+_SLEEP, _AWAKE = "Sleep", "Auto"  # Marathon's work-mode-selector, as pyasic writes it
 
 _MEASURE = frozenset({"HiveonModern", "ESPMiner"})
 """Those whose watts pyasic finds (it loses Marathon's)."""
@@ -89,6 +92,7 @@ class PyasicMiner:
             if key in settings.model_fields_set:  # otherwise pyasic knows each firmware's own
                 interface.port = getattr(settings, key)
         backends = {base.__name__ for base in type(miner).__mro__}
+        self._awake_mode = _AWAKE
         self._stops = bool(backends & _REAL_STOPS)
         self._measures = bool(backends & _MEASURE)
 
@@ -139,16 +143,35 @@ class PyasicMiner:
             raise Unsupported(f"a miner under {self._firmware} can only be watched: it has no stop that works")
         if point.key not in (OFF, NORMAL):
             raise Unsupported(f"a miner under {self._firmware} knows {OFF} and {NORMAL}, not {point.key!r}")
-        await self.read(until)  # pyasic acknowledges in the name of miners that are not there
-        command = self._miner.stop_mining if point.is_off else self._miner.resume_mining
+        configuration = await self._configuration(until)
+        mode = configuration["mode"]
+        present = mode["work-mode-selector"]
+        if present != _SLEEP:
+            self._awake_mode = present
+        wanted = _SLEEP if point.is_off else self._awake_mode
+        if present == wanted:
+            return Outcome.ALREADY_THERE
+        changed = {**configuration, "mode": {**mode, "work-mode-selector": wanted}}
         try:
-            taken = await _in_time(command(), until)
-        except Exception as error:
+            await _in_time(self._miner.web.set_miner_config(**changed), until)
+        except Exception as error:  # pyasic raises the same whether the connection broke before or after the command
             raise OutcomeUnknown(f"pyasic: {type(error).__name__}: {error}") from error
-        if taken is not True:
-            # False is also what pyasic says when the connection broke after the command
-            raise OutcomeUnknown("pyasic: not confirmed")
         return Outcome.ACKNOWLEDGED
+
+    async def _configuration(self, until: Seconds) -> dict[str, Any]:
+        """A Marathon's configuration as it stands, pools and all: what is missing here would be lost by a write."""
+        try:
+            configuration = await _in_time(self._miner.web.get_miner_config(), until)
+        except Exception as error:
+            said = f"nothing was sent, its configuration could not be read: {type(error).__name__}: {error}"
+            is_gone = isinstance(error, TimeoutError) or _is_of_the_network(error)
+            raise (Unreachable(said) if is_gone else BadReply(said)) from error
+        mode = configuration.get("mode") if isinstance(configuration, dict) else None
+        if not isinstance(mode, dict) or not isinstance(mode.get("work-mode-selector"), str):
+            raise BadReply("its configuration names no mode")
+        if not configuration.get("pools"):
+            raise Refused("its configuration names no pools; writing it back would make that permanent")
+        return dict(configuration)
 
     async def close(self) -> None:
         return None
