@@ -14,6 +14,7 @@ from curtaild_drivers.asic import DRIVER
 from curtaild_drivers.contract import Device, Identity, Watts
 from curtaild_drivers.registry import OpenContext
 from curtaild_emulator import MODELS, EmulatedFarm, FarmPlan, Fault, Miner, Ports
+from curtaild_emulator.wires.unit import Unit
 
 FIRMWARES = {
     "antminer": "antminer-s21",
@@ -29,6 +30,7 @@ FIRMWARES = {
     "axeos": "bitaxe-gamma",
 }
 _ID = "under-test"
+_LONGEST_RESTART_S = 2_000.0
 _ADDRESS = "127.0.32.1"
 _ANY_PORTS = Ports(http=0, rpc=0, whatsminer_v3=0, braiins=0, auradine=0, modbus=0, control=0)
 
@@ -64,8 +66,25 @@ class Bench:
     def true_power_w(self) -> Watts:
         return self.emulated.true_power_w(_ID)
 
-    def pools(self) -> Any:
-        return list(self.emulated.unit(_ID).pools)
+    def unit(self) -> Unit:
+        return self.emulated.unit(_ID)
+
+    def settings(self) -> dict[str, object]:
+        """All that can be set on it, as it stands."""
+        return self.unit().settings()
+
+    def settle(self) -> None:
+        """Let everything happen that was set going, in no time."""
+        self.emulated.skip(_LONGEST_RESTART_S)
+        self.true_power_w()
+
+    def is_stopped(self) -> bool:
+        """Whether it truly sleeps, or is on its way there."""
+        return self.miner.setting.asleep
+
+    async def go_offline(self) -> None:
+        """Nobody listens at its address any more, and whoever was connected is no longer."""
+        await self.emulated.__aexit__()
 
 
 def _opener(address: str, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Callable[..., Device]:
@@ -83,12 +102,12 @@ def _secrets(password_file: Path | None) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def emulated_bench(firmware: str, speed: float = 1_000.0) -> AsyncIterator[Bench]:
+async def emulated_bench(firmware: str, speed: float = 1_000.0, latency_s: float = 0.002) -> AsyncIterator[Bench]:
     """A farm of one, a thousand times faster than life."""
     plan = FarmPlan.model_validate(
         {
             "speed": speed,
-            "latency_s": 0.002,
+            "latency_s": latency_s,
             "ports": _ANY_PORTS.model_dump(),
             "feeders": [{"id": "site"}],
             "devices": [{"id": _ID, "model": FIRMWARES[firmware], "feeder": "site", "address": _ADDRESS}],

@@ -1,0 +1,482 @@
+"""Everything that drivers, libraries and devices were seen to do wrong, as a table: one check each, and for every
+firmware on which a defect cannot exist the reason why.
+
+A check plays the defect on a device and says what the driver must make of it. Whatever happens, nothing but what it was
+told to change may have changed on the device: `may_change` names that, all else is compared (`test_defects.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TypeAlias
+
+import pytest
+
+from curtaild_drivers.contract import (
+    AuthFailed,
+    BadReply,
+    OperatingPoint,
+    OperatingPoints,
+    Outcome,
+    OutcomeUnknown,
+    Reading,
+    Refused,
+    RunState,
+    Unreachable,
+)
+from curtaild_emulator import Fault
+from curtaild_emulator.wires.unit import Effect
+from drivers.conftest import Bench
+from drivers.marathon_miner import MarathonBench
+from drivers.test_contract import is_at
+
+Rig: TypeAlias = "Bench | MarathonBench"
+
+OFF = OperatingPoint("off", 30, 0.0)
+SLEEP = frozenset({"asleep", "mode"})
+POINT = SLEEP | {"preset", "limit_w", "percent", "tuner"}
+
+BY_PYASIC = "marathon"
+NO_MEASURE = "it measures no power"
+NO_THROTTLE = "it knows on and off only"
+NO_PASSWORD = "it has no password"
+NO_WEB = "it takes its commands on no web server"
+NO_PROOF = "pyasic cannot tell its sleep from a fault, and its reading claims neither"
+WHOLE = "what reads its answers from the wire, below the driver, puts pieces together"
+ONE_FIELD = "its commands carry one setting each; no configuration is read and written back"
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One thing that goes wrong. `cannot` says for a firmware why it does not exist there."""
+
+    name: str
+    check: Callable[[Rig], Awaitable[None]]
+    may_change: frozenset[str]
+    cannot: Mapping[str, str] = field(default_factory=dict)
+
+
+DEFECTS: dict[str, Defect] = {}
+
+
+def defect(
+    may_change: Iterable[str] = SLEEP, cannot: Mapping[str, str] | None = None
+) -> Callable[[Callable[[Rig], Awaitable[None]]], Callable[[Rig], Awaitable[None]]]:
+    def entered(check: Callable[[Rig], Awaitable[None]]) -> Callable[[Rig], Awaitable[None]]:
+        DEFECTS[check.__name__] = Defect(check.__name__, check, frozenset(may_change), cannot or {})
+        return check
+
+    return entered
+
+
+def on(reason: str, *firmwares: str) -> dict[str, str]:
+    return dict.fromkeys(firmwares, reason)
+
+
+def all_but(reason: str, *firmwares: str) -> dict[str, str]:
+    known = ("antminer", "whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "vnish-1.3", "avalon", "braiins", "epic")
+    return {name: reason for name in (*known, "auradine", "axeos", BY_PYASIC) if name not in firmwares}
+
+
+# --- what the checks have in common ----------------------------------------------------------------
+
+
+def is_stopped(reading: Reading) -> bool:
+    return reading.state in (RunState.ASLEEP, RunState.UNKNOWN) and not reading.rate
+
+
+async def warm(rig: Rig) -> OperatingPoints:
+    """The driver knows all that a shed needs beforehand: configuration, token, salt, session."""
+    points = await rig.device.operating_points()
+    await rig.device.apply(points.highest)
+    await rig.device.read()
+    return points
+
+
+def between(points: OperatingPoints) -> OperatingPoint:
+    """A point that is neither off nor full."""
+    for lower, upper in pairwise(points.points):
+        if upper.divisible and not lower.is_off:
+            draw_w, rate = (lower.draw_w + 2 * upper.draw_w) / 3, (lower.rate + 2 * upper.rate) / 3
+            return OperatingPoint(upper.key, draw_w, rate, divisible=True)
+    working = [point for point in points.points if not point.is_off]
+    return working[(len(working) - 1) // 2]
+
+
+async def asleep(rig: Rig) -> OperatingPoints:
+    points = await warm(rig)
+    await rig.device.apply(OFF)
+    rig.settle()
+    assert is_stopped(await rig.device.read())
+    return points
+
+
+# --- the answer to a write is lost, late, or a lie -------------------------------------------------
+
+
+@defect()
+async def a_write_hangs_but_was_carried_out(rig: Rig) -> None:
+    await warm(rig)
+    rig.set_fault(Fault.HANG_WRITE_APPLIED)
+    with pytest.raises(OutcomeUnknown):
+        await rig.open_another(write_deadline_s=0.5).apply(OFF)
+    rig.set_fault(Fault.HANG_WRITE_APPLIED, on=False)
+    rig.settle()
+    assert is_stopped(await rig.device.read()), "reading back tells that it worked"
+
+
+@defect()
+async def the_connection_closes_instead_of_an_answer_to_a_stop(rig: Rig) -> None:
+    await warm(rig)
+    rig.set_fault(Fault.CLOSE_AFTER_POWER_OFF)
+    with pytest.raises(OutcomeUnknown):
+        await rig.device.apply(OFF)
+    rig.settle()
+    assert is_stopped(await rig.device.read())
+
+
+@defect()
+async def acknowledges_a_stop_and_does_not_obey(rig: Rig) -> None:
+    full = (await warm(rig)).highest
+    rig.set_fault(Fault.ACK_NO_OBEY)
+    assert await rig.device.apply(OFF) is Outcome.ACKNOWLEDGED, "its word, and nothing more"
+    rig.settle()
+    reading = await rig.device.read()
+    assert reading.state is RunState.RUNNING
+    assert reading.rate
+    if rig.device.capabilities.measures_power:
+        assert reading.power_w is not None
+        assert reading.power_w > 0.8 * full.draw_w
+
+
+@defect(may_change=POINT, cannot=on(NO_THROTTLE, BY_PYASIC))
+async def acknowledges_a_limit_and_does_not_obey(rig: Rig) -> None:
+    points = await warm(rig)
+    rig.set_fault(Fault.ACK_NO_OBEY)
+    assert await rig.device.apply(between(points)) is Outcome.ACKNOWLEDGED
+    rig.settle()
+    assert not is_at(points.points, between(points))(await rig.device.read())
+
+
+@defect(may_change=POINT, cannot=on(NO_THROTTLE, BY_PYASIC))
+async def settles_at_half_its_limit(rig: Rig) -> None:
+    assert isinstance(rig, Bench)
+    points = await warm(rig)
+    rig.set_fault(Fault.HALF_OBEY)
+    await rig.device.apply(between(points))
+    rig.settle()
+    reading = await rig.device.read()
+    assert not is_at(points.points, between(points))(reading)
+    if reading.power_w is not None:
+        assert reading.power_w == pytest.approx(rig.true_power_w(), rel=0.06)
+    else:
+        assert reading.rate is not None
+        assert reading.rate < 0.8 * between(points).rate
+
+
+@defect(cannot=on(WHOLE, BY_PYASIC))
+async def answers_with_garbage(rig: Rig) -> None:
+    await warm(rig)
+    rig.set_fault(Fault.GARBAGE)
+    # What is no frame of HTTP/2 may be skipped, by its rules, and then there is no answer.
+    with pytest.raises((BadReply, Unreachable)):
+        await rig.device.read()
+    with pytest.raises((OutcomeUnknown, Refused, Unreachable)):
+        await rig.device.apply(OFF)
+
+
+@defect(cannot=on(WHOLE, "braiins", BY_PYASIC))
+async def answers_come_in_fragments(rig: Rig) -> None:
+    rig.set_fault(Fault.FRAGMENT)
+    await warm(rig)
+    assert await rig.device.apply(OFF) is Outcome.ACKNOWLEDGED
+    rig.settle()
+    assert is_stopped(await rig.device.read())
+
+
+# --- nobody there ----------------------------------------------------------------------------------
+
+
+@defect(may_change=())
+async def it_is_offline(rig: Rig) -> None:
+    """Where pyasic says True."""
+    ports = dict.fromkeys(("rpc_port", "http_port", "v3_port", "braiins_port", "auradine_port"), 1)
+    stranger = rig.open_another(**ports)
+    with pytest.raises(Unreachable):
+        await stranger.read()
+    with pytest.raises(Unreachable):
+        await stranger.apply(OFF)
+
+
+@defect(may_change=())
+async def it_goes_offline_with_a_session_in_hand(rig: Rig) -> None:
+    """Where pyasic says True as well, and where a kept connection is found closed."""
+    await warm(rig)
+    await rig.go_offline()
+    with pytest.raises(Unreachable):
+        await rig.device.read()
+    with pytest.raises(Unreachable):
+        await rig.device.apply(OFF)
+
+
+@defect(may_change=())
+async def accepts_and_never_answers(rig: Rig) -> None:
+    await warm(rig)
+    rig.set_fault(Fault.HANG)
+    impatient = rig.open_another(read_deadline_s=0.2, write_deadline_s=0.2)
+    begun = time.monotonic()
+    with pytest.raises(Unreachable):
+        await impatient.read()
+    with pytest.raises((Unreachable, OutcomeUnknown)):
+        await impatient.apply(OFF)
+    assert time.monotonic() - begun < 1.5
+
+
+@defect()
+async def a_reading_hangs_when_it_must_be_shed(rig: Rig) -> None:
+    await warm(rig)
+    rig.set_fault(Fault.HANG)
+    hung = asyncio.ensure_future(rig.device.read())
+    for _ in range(100):  # its question has arrived there
+        await asyncio.sleep(0)
+    rig.set_fault(Fault.HANG, on=False)
+    assert await rig.device.apply(OFF) is Outcome.ACKNOWLEDGED
+    assert not hung.done(), "the shed did not wait for it"
+    hung.cancel()
+    await asyncio.gather(hung, return_exceptions=True)
+
+
+@defect(may_change=())
+async def hangs_up_at_once(rig: Rig) -> None:
+    await warm(rig)
+    rig.set_fault(Fault.REFUSE_CONNECTION)
+    with pytest.raises(Unreachable):
+        await rig.device.read()
+    with pytest.raises((Unreachable, OutcomeUnknown)):
+        await rig.device.apply(OFF)
+
+
+@defect(may_change=(), cannot=on("it is not emulated as a thing that boots", BY_PYASIC))
+async def the_api_is_gone_while_it_boots(rig: Rig) -> None:
+    assert isinstance(rig, Bench)
+    await warm(rig)
+    rig.set_fault(Fault.API_GONE_WHILE_BOOTING)
+    rig.miner.reboot(rig.emulated.now())
+    rig.emulated.skip(1.0)
+    try:
+        reading = await rig.device.read()
+    except Unreachable:
+        pass
+    else:
+        assert (reading.state, reading.power_w) == (RunState.STARTING, None)
+    with pytest.raises((Unreachable, OutcomeUnknown)):
+        await rig.device.apply(OFF)
+
+
+# --- it says no -----------------------------------------------------------------------------------
+
+
+@defect(may_change=(), cannot=on(NO_PASSWORD, "avalon", "axeos"))
+async def somebody_changed_the_password(rig: Rig) -> None:
+    rig.set_fault(Fault.WRONG_PASSWORD)
+    firmware = "marathon" if isinstance(rig, MarathonBench) else rig.miner.model.firmware.value
+    if firmware in ("braiins", "auradine"):
+        with pytest.raises(AuthFailed):
+            await rig.device.read()
+    elif firmware != "marathon":
+        assert (await rig.device.read()).state is RunState.RUNNING, "reading needs none"
+    # LuxOS has sessions instead of passwords; pyasic says the same of everything that goes wrong on the way
+    expected = {"luxos": Refused, "marathon": Unreachable}.get(firmware, AuthFailed)
+    with pytest.raises(expected):
+        await rig.device.apply(OFF)
+
+
+@defect(may_change=(), cannot=on(NO_WEB, "whatsminer-v2", "whatsminer-v3", "luxos", "avalon", "braiins"))
+async def a_write_is_answered_with_http_500(rig: Rig) -> None:
+    await warm(rig)
+    rig.set_fault(Fault.HTTP_500)
+    for _ in range(2):  # the second time nothing that was known before may be trusted any more
+        with pytest.raises((OutcomeUnknown, Refused, Unreachable)):
+            await rig.device.apply(OFF)
+    rig.set_fault(Fault.HTTP_500, on=False)
+    assert (await rig.device.read()).state is RunState.RUNNING
+
+
+@defect(may_change=(), cannot=all_but(ONE_FIELD, "antminer", BY_PYASIC))
+async def a_configuration_cannot_be_read(rig: Rig) -> None:
+    """Where pyasic overwrites all pools with nothing."""
+    rig.set_fault(Fault.SETTINGS_UNREADABLE)
+    for device in (rig.device, rig.open_another()):
+        with pytest.raises((Refused, Unreachable)):
+            await device.apply(OFF)
+    if isinstance(rig, Bench):
+        assert rig.unit().answered.keys() == {Effect.READ}, "nothing was written"
+    else:
+        assert rig.writes == 0
+
+
+@defect(may_change=(), cannot=all_but("it hands out no tokens that run out", "whatsminer-v2"))
+async def the_seventeenth_token_is_refused(rig: Rig) -> None:
+    assert isinstance(rig, Bench)
+    rig.set_fault(Fault.TOKEN_LIMIT)
+    await warm(rig)
+    for _ in range(15):
+        another = rig.open_another()
+        await another.operating_points()
+        await another.read()
+    with pytest.raises(Refused, match="token"):
+        await rig.open_another().apply(OFF)
+    assert not rig.is_stopped()
+    points = await rig.device.operating_points()
+    assert await rig.device.apply(points.highest) is Outcome.ACKNOWLEDGED, "the token in hand still serves"
+
+
+@defect(may_change=POINT, cannot=all_but("it takes no percentage as text", "whatsminer-v2", "whatsminer-v3"))
+async def a_numeric_percentage_is_refused(rig: Rig) -> None:
+    assert isinstance(rig, Bench)
+    rig.set_fault(Fault.NUMERIC_PERCENT_REFUSED)
+    points = await rig.device.operating_points()
+    assert await rig.device.apply(OperatingPoint("limit", points.highest.draw_w * 0.6, 0.0, divisible=True))
+    assert rig.settings()["percent"] == 60
+
+
+# --- what it says of itself ------------------------------------------------------------------------
+
+
+@defect(may_change=(), cannot=on(NO_MEASURE, "antminer", BY_PYASIC))
+async def power_reads_nan(rig: Rig) -> None:
+    rig.set_fault(Fault.NAN_POWER)
+    reading = await rig.device.read()
+    assert (reading.power_w, reading.state) == (None, RunState.RUNNING)
+
+
+@defect(may_change=(), cannot=on(NO_MEASURE, "antminer", BY_PYASIC))
+async def its_watts_are_off_by_a_constant(rig: Rig) -> None:
+    """Not the driver's to mend: passed on as it is claimed, for the meter to judge."""
+    assert isinstance(rig, Bench)
+    rig.set_fault(Fault.BIAS)
+    rig.settle()
+    claims = [(await rig.device.read()).power_w or 0.0 for _ in range(3)]
+    assert all(0.03 < abs(claim / rig.true_power_w() - 1.0) < 0.22 for claim in claims)
+
+
+@defect(cannot=on("nothing in what it says or takes is a moment", BY_PYASIC))
+async def its_clock_is_years_off(rig: Rig) -> None:
+    rig.set_fault(Fault.CLOCK_WRONG)
+    await warm(rig)
+    before = time.monotonic()
+    assert before <= (await rig.device.read()).taken_at <= time.monotonic()
+    assert await rig.device.apply(OFF) is Outcome.ACKNOWLEDGED
+    rig.settle()
+    assert (await rig.device.read()).state is RunState.ASLEEP
+
+
+@defect(may_change=SLEEP | {"percent"}, cannot=on(NO_PROOF, BY_PYASIC))
+async def the_summary_is_empty_while_asleep(rig: Rig) -> None:
+    assert isinstance(rig, Bench)
+    rig.set_fault(Fault.EMPTY_SUMMARY_ASLEEP)
+    points = await asleep(rig)
+    reading = await rig.device.read()
+    # These have nothing else to ask: then nobody can know, and they can be woken all the same.
+    has_no_other_word = rig.miner.model.firmware.value in ("avalon", "epic", "axeos")
+    assert reading.state is (RunState.UNKNOWN if has_no_other_word else RunState.ASLEEP)
+    assert reading.power_w != 0.0
+    assert await rig.device.apply(points.highest) is Outcome.ACKNOWLEDGED
+    rig.settle()
+    assert not rig.is_stopped()
+
+
+@defect(may_change=SLEEP | {"percent"}, cannot=on(NO_PROOF, BY_PYASIC))
+async def keys_vanish_after_sleep(rig: Rig) -> None:
+    """Nothing is made up for what is missing: neither watts nor a working miner."""
+    rig.set_fault(Fault.KEYS_VANISH_AFTER_SLEEP)
+    await asleep(rig)
+    reading = await rig.device.read()
+    assert reading.power_w is None
+    points = await rig.device.operating_points()
+    assert await rig.device.apply(points.highest) is Outcome.ACKNOWLEDGED
+    rig.settle()
+    assert not rig.is_stopped()
+
+
+# --- waking, and what it is set to afterwards ------------------------------------------------------
+
+
+@defect(may_change=SLEEP | {"percent"})
+async def a_resume_is_acknowledged_and_never_comes(rig: Rig) -> None:
+    points = await asleep(rig)
+    rig.set_fault(Fault.RESUME_NEVER)
+    assert await rig.device.apply(points.highest) is Outcome.ACKNOWLEDGED
+    rig.settle()
+    reading = await rig.device.read()
+    assert reading.state is not RunState.RUNNING
+    assert not reading.rate
+
+
+@defect(may_change=POINT, cannot=on(NO_THROTTLE, BY_PYASIC))
+async def wakes_in_another_mode_than_it_slept_in(rig: Rig) -> None:
+    points = await warm(rig)
+    chosen = between(points)
+    await rig.device.apply(chosen)
+    rig.settle()
+    await rig.device.apply(OFF)
+    rig.settle()
+    await rig.device.read()
+    rig.set_fault(Fault.WAKES_OTHER_MODE)
+    assert await rig.device.apply(chosen) is Outcome.ACKNOWLEDGED
+    rig.settle()
+    assert not is_at(points.points, chosen)(await rig.device.read()), "no reading claims the point it is not at"
+    rig.set_fault(Fault.WAKES_OTHER_MODE, on=False)
+    await rig.device.apply(chosen)
+    rig.settle()
+    # A Whatsminer's own mode and a VNish's preset are not touched for it: those may be left drawing less.
+    reading, full = await rig.device.read(), points.highest
+    assert reading.state is RunState.RUNNING
+    assert (reading.power_w or 0.0) < chosen.draw_w + 0.06 * full.draw_w
+    assert (reading.rate or 0.0) < chosen.rate + 0.1 * full.rate
+
+
+@defect(may_change=POINT)
+async def the_mode_before_sleep_is_restored_after_it(rig: Rig) -> None:
+    points = await warm(rig)
+    chosen = between(points)
+    await rig.device.apply(chosen)
+    rig.settle()
+    await rig.device.read()
+    before = rig.settings()
+    assert await rig.device.apply(OFF) is Outcome.ACKNOWLEDGED
+    rig.settle()
+    await rig.device.read()
+    assert await rig.device.apply(chosen) is Outcome.ACKNOWLEDGED
+    rig.settle()
+    assert rig.settings() == before
+    if isinstance(rig, Bench):
+        assert is_at(points.points, chosen)(await rig.device.read())
+
+
+@defect(may_change=POINT, cannot=on(NO_THROTTLE, BY_PYASIC))
+async def reboots_when_a_limit_is_set(rig: Rig) -> None:
+    assert isinstance(rig, Bench)
+    points = await warm(rig)
+    rig.set_fault(Fault.REBOOT_ON_LIMIT)
+    assert await rig.device.apply(between(points)) is Outcome.ACKNOWLEDGED
+    rig.emulated.skip(4.0)
+    reading = await rig.device.read()
+    assert reading.state is RunState.STARTING
+    rig.settle()
+    assert is_at(points.points, between(points))(await rig.device.read())
+
+
+@defect(may_change=())
+async def every_change_forces_other_settings(rig: Rig) -> None:
+    """Where pyasic forces an Antminer's frequency level, and where a hundred changes could wear something away."""
+    points = (await warm(rig)).points
+    for number in range(3 * len(points)):
+        await rig.device.apply(points[number % len(points)])
+        rig.settle()
+    await rig.device.apply(points[-1])
+    rig.settle()
