@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from curtaild.clock import Clock, UnixSeconds
-from curtaild.core.events import Event
+from curtaild.core.events import ActuationChanged, Event
 from curtaild.core.limits import Limit, Unlimited
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
@@ -53,7 +53,8 @@ _names: dict[type, tuple[str, ...]] = {}
 def _object(value: Any, offset_s: float) -> dict[str, Json]:
     names = _names.get(type(value))
     if names is None:
-        names = _names[type(value)] = tuple(field.name for field in fields(value) if field.name != "at")
+        told = value._fields if isinstance(value, ActuationChanged) else [field.name for field in fields(value)]
+        names = _names[type(value)] = tuple(name for name in told if name != "at")
     found: dict[str, Json] = {}
     for name in names:
         item = getattr(value, name)

@@ -62,24 +62,22 @@ class OperatingPoints:
 
     points: tuple[OperatingPoint, ...]
     step_w: Watts = 1.0
-    _hash: int = field(init=False, repr=False, compare=False)  # asked ten thousand times a cycle
+    lowest: OperatingPoint = field(init=False, repr=False, compare=False)
+    highest: OperatingPoint = field(init=False, repr=False, compare=False)
+    is_divisible: bool = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)  # asked ten thousand times a cycle, like the three above
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_hash", hash((self.points, self.step_w)))
         draws = [point.draw_w for point in self.points]
         if not draws or any(not math.isfinite(w) or w < 0 for w in draws) or sorted(set(draws)) != draws:
             raise ValueError(f"operating points must rise strictly in draw and be finite and ≥ 0: {draws}")
+        object.__setattr__(self, "lowest", self.points[0])
+        object.__setattr__(self, "highest", self.points[-1])
+        object.__setattr__(self, "is_divisible", any(point.divisible for point in self.points))
 
     def __hash__(self) -> int:
         return self._hash
-
-    @property
-    def lowest(self) -> OperatingPoint:
-        return self.points[0]
-
-    @property
-    def highest(self) -> OperatingPoint:
-        return self.points[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import NamedTuple
 
 from curtaild.core import dispatch, reserve
 from curtaild.core.allocation import AllocationId, GridMessage
@@ -86,8 +88,7 @@ class Inputs:
     meters: list[tuple[FeederId, MeterReading]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One actuation for the actuator. `shed_w` is what it frees (W, ≤ 0 for a raise): the largest goes first."""
 
     actuation: ActuationId
@@ -274,14 +275,8 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
         candidates = [device for device in site.roster.can_rise if dispatch.may_rise(device, now, since, policy)]
         moves = dispatch.give_back(candidates, site.tree, room, policy, math.floor(site.starts_owed), now)
         site.starts_owed -= len(moves)
-    commands: list[Command] = []
-    events: list[Event] = []
-    for move in moves:
-        command, issued = _issue(site, move, now)
-        commands.append(command)
-        events += issued
-    commands.sort(key=lambda command: (command.is_raise, -command.shed_w))
-    return commands, events + deficits
+    commands, issued = _issue(site, moves, now)
+    return commands, issued + deficits
 
 
 def _room(site: Site, now: Seconds) -> dispatch.Room:
@@ -343,37 +338,50 @@ def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> l
     return events
 
 
-def _issue(site: Site, move: dispatch.Move, now: Seconds) -> tuple[Command, list[Event]]:
-    device = site.devices[move.device]
-    earlier = device.actuation
+def _issue(site: Site, moves: list[dispatch.Move], now: Seconds) -> tuple[list[Command], list[Event]]:
+    """Make the commands: the largest shed first."""
+    commands: list[Command] = []
     events: list[Event] = []
-    if earlier is not None:
-        events.append(reserve.changed(device, earlier, ActuationStage.CANCELLED, now, "replaced by a newer command"))
-    source = site.limits[site.tree.root][1]
-    for feeder in site.tree.paths[device.spec.feeder]:
-        if move.rule.startswith(f"{feeder} "):
-            source = site.limits[feeder][1]
-    device.actuation = Actuation(
-        id=site.next_actuation_id(),
-        target=move.target,
-        before=device.setpoint,
-        is_raise=move.is_raise,
-        issued_at=now,
-        reserved_before_w=device.reserved_w,
-        rule=move.rule,
-        allocation_id=AllocationId(source) if source not in (FAILSAFE, "rating") else None,
-        replaces_unsettled=earlier is not None,
-    )
-    device.recent_w = ()
-    site.roster.touch(device)
-    if not move.is_raise:
-        site.shed_at.update(dict.fromkeys(site.tree.paths[device.spec.feeder], now))
-        device.sheds += 1
-        device.turn = None
-        device.restore_after = dispatch.restore_after(device, move.target, now)
-    events.append(reserve.changed(device, device.actuation, ActuationStage.ISSUED, now, ""))
-    shed_w = device.planned_w - device.upper_w(move.target)
-    return Command(device.actuation.id, move.device, move.target, move.is_raise, shed_w), events
+    feeders_shed: set[FeederId] = set()
+    behind = {feeder: _allocation_behind(site, feeder) for feeder in {move.feeder for move in moves}}
+    for move in moves:
+        device = site.devices[move.device]
+        earlier = device.actuation
+        if earlier is not None:
+            events.append(
+                reserve.changed(device, earlier, ActuationStage.CANCELLED, now, "replaced by a newer command")
+            )
+        device.actuation = actuation = Actuation(
+            id=site.next_actuation_id(),
+            target=move.target,
+            before=device.setpoint,
+            is_raise=move.is_raise,
+            issued_at=now,
+            reserved_before_w=device.reserved_w,
+            rule=move.rule,
+            allocation_id=behind[move.feeder],
+            replaces_unsettled=earlier is not None,
+        )
+        device.recent_w = ()
+        site.roster.touch(device)
+        if not move.is_raise:
+            feeders_shed.add(device.spec.feeder)
+            device.sheds += 1
+            device.turn = None
+            device.restore_after = dispatch.restore_after(device, move.target, now)
+        events.append(reserve.changed(device, actuation, ActuationStage.ISSUED, now, ""))
+        shed_w = device.planned_w - device.upper_w(move.target)
+        commands.append(Command(actuation.id, move.device, move.target, move.is_raise, shed_w))
+    for feeder in feeders_shed:
+        site.shed_at.update(dict.fromkeys(site.tree.paths[feeder], now))
+    commands.sort(key=attrgetter("shed_w"), reverse=True)
+    return commands, events
+
+
+def _allocation_behind(site: Site, feeder: FeederId | None) -> AllocationId | None:
+    """The allocation whose ceiling is in force at the feeder that a move was made for."""
+    source = site.limits[feeder][1] if feeder is not None else FAILSAFE
+    return AllocationId(source) if source not in (FAILSAFE, "rating") else None
 
 
 # ---- what is told ---------------------------------------------------------------------------------

@@ -111,35 +111,38 @@ class Share:
     @staticmethod
     def of(device: Device) -> Share:
         """As the device stands now."""
-        spec, actuation, setpoint = device.spec, device.actuation, device.setpoint
+        spec, actuation, setpoint, draw_w = device.spec, device.actuation, device.setpoint, device.draw_w
         reserved_w = device.reserved_w
-        draw_w = device.draw_w if device.draw_w is not None else device.reserved_w
-        in_doubt_w = 0.0 if device.is_draw_known else device.reserved_w
-        headed_for = setpoint
+        if draw_w is None:
+            draw_w = reserved_w
+        in_doubt_w = 0.0 if device.is_draw_known else reserved_w
+        headed_for, flying_w = setpoint, 0.0
         if actuation is not None:
-            headed_for = actuation.target
-            in_doubt_w += abs(device.reserved_w - min(draw_w, headed_for.draw_w))
-        lowest_w = highest_w = allowed_w = exact(spec.rated_w)
-        can_fall = can_rise = False
+            headed_for, flying_w = actuation.target, reserved_w
+            in_doubt_w += abs(reserved_w - min(draw_w, headed_for.draw_w))
         points = spec.points
-        if points is not None:
+        if points is None:
+            lowest_w = highest_w = allowed_w = exact(spec.rated_w)
+            can_fall = can_rise = False
+        else:
             lowest, highest = points.lowest, points.highest
             lowest_w, highest_w = device.upper_w(lowest), device.upper_w(highest)
-            allowed_w = highest_w if headed_for is None else min(highest_w, device.upper_w(headed_for))
+            allowed_w = highest_w
+            if headed_for is not None and headed_for is not highest:
+                allowed_w = min(highest_w, device.upper_w(headed_for))
             can_fall = headed_for is None or headed_for.draw_w > lowest.draw_w
             can_rise = actuation is None and setpoint is not None and setpoint.draw_w < highest.draw_w
-        is_flying = actuation is not None
         return Share(
             reserved_w,
             device.planned_w,
             exact(draw_w),
-            exact(in_doubt_w),
-            reserved_w if is_flying else 0.0,
+            exact(in_doubt_w) if in_doubt_w else 0.0,
+            flying_w,
             lowest_w,
             highest_w,
             allowed_w,
             device.settled_at,
-            is_flying,
+            actuation is not None,
             can_fall,
             can_rise,
         )
@@ -206,7 +209,7 @@ class Device:
             and self.drawn_at == reading.taken_at
             and self.failed_polls == 0
             and reading.state is not RunState.STARTING
-            and Condition.STALE not in self.conditions
+            and (not self.conditions or Condition.STALE not in self.conditions)
         )
 
     @property
@@ -220,7 +223,8 @@ class Device:
     def upper_w(self, point: OperatingPoint) -> Watts:
         """The most the device is expected to draw at `point`, as learned for this very device."""
         ratio = self.learned.get(point.key)
-        return exact(point.draw_w * ratio.upper if ratio is not None else point.draw_w)
+        watts = point.draw_w if ratio is None else point.draw_w * ratio.upper
+        return math.ceil(watts * 1024.0) / 1024.0  # `exact`, asked a hundred thousand times in a shed
 
     def may_reach_w(self, point: OperatingPoint) -> Watts:
         """What a raise to `point` is counted with: what was learned at another draw may not hold there."""
@@ -278,7 +282,7 @@ def reported_point(device: Device, reading: Reading) -> OperatingPoint | None:
         return None
     if reading.state is RunState.ASLEEP and points.lowest.is_off:
         return points.lowest
-    if reading.limit_w is not None and any(point.divisible for point in points.points):
+    if reading.limit_w is not None and points.is_divisible:
         return point_at(points, reading.limit_w + points.step_w / 2)
     named = [point for point in points.points if point.key == reading.point_key]
     return named[0] if len(named) == 1 and not named[0].divisible else None

@@ -11,7 +11,8 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from itertools import islice
+from typing import NamedTuple, TypeAlias
 
 from curtaild.core import hull
 from curtaild.core.device import Device, point_at
@@ -26,14 +27,14 @@ MILLIWATT = 0.001  # what rounding may leave of a sum is nothing
 SMALLEST_RAISE = 0.05  # of rated draw: what is less is not worth a command
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
-    """One device is to go to `target`; `rule` says why, in watts."""
+class Move(NamedTuple):
+    """One device is to go to `target`; `rule` says why, in watts, and `feeder` where, if anywhere."""
 
     device: DeviceId
     target: OperatingPoint
     is_raise: bool
     rule: str
+    feeder: FeederId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class _Shedding:
 
     over_w: dict[FeederId, Watts]
     targets: dict[Device, OperatingPoint] = field(default_factory=dict)
-    rules: dict[Device, str] = field(default_factory=dict)
+    rules: dict[Device, tuple[str, FeederId]] = field(default_factory=dict)
 
 
 def shed(
@@ -126,8 +127,7 @@ def shed(
     shedding = _Shedding(dict(room.over_w))
     _choose(shedding, by_feeder, tree, now)
     moves = [
-        Move(device.spec.id, target, is_raise=False, rule=shedding.rules[device])
-        for device, target in shedding.targets.items()
+        Move(device.spec.id, target, False, *shedding.rules[device]) for device, target in shedding.targets.items()
     ]
     left_w = dict(shedding.over_w)
     if room.coming:
@@ -152,7 +152,7 @@ def _shed_ahead(
         for device, target in shedding.targets.items():
             if window.at - now <= device.spec.settle_down_s + AHEAD_S:
                 sent[device], rules[device] = target, shedding.rules[device]
-    return [Move(device.spec.id, target, is_raise=False, rule=rules[device]) for device, target in sent.items()]
+    return [Move(device.spec.id, target, False, *rules[device]) for device, target in sent.items()]
 
 
 def _choose(
@@ -163,7 +163,7 @@ def _choose(
     for feeder in tree.bottom_up:
         if over_w[feeder] <= MILLIWATT:
             continue
-        rule = f"{feeder} over by {over_w[feeder]:.0f} W"
+        rule, chosen = f"{feeder} over by {over_w[feeder]:.0f} W", len(shedding.targets)
         trusted: list[Device] = []
         others: list[Device] = []
         for member in tree.below[feeder]:
@@ -171,13 +171,13 @@ def _choose(
                 if device.conditions:
                     if now >= device.fixed_until and not _awaits_read_back(device) and not _is_falling_unproven(device):
                         others.append(device)
-                elif now >= device.fixed_until and not _awaits_read_back(device):
+                elif now >= device.fixed_until and (device.actuation is None or not _awaits_read_back(device)):
                     trusted.append(device)
         _shed_from(trusted, feeder, tree, shedding, now, counted_on=True)
         if over_w[feeder] > MILLIWATT:
             _shed_from(others, feeder, tree, shedding, now, counted_on=False)
-        for device in shedding.targets:
-            shedding.rules.setdefault(device, rule)
+        for device in islice(shedding.targets, chosen, None):
+            shedding.rules[device] = rule, feeder
 
 
 def _awaits_read_back(device: Device) -> bool:
@@ -311,7 +311,7 @@ def give_back(
                 free_w[member] -= taken_w
         if target is upper and (following := _next_upper(device, target, policy)) is not None:
             heapq.heappush(heap, following)
-    return [Move(device.spec.id, target, is_raise=True, rule=rules[device]) for device, target in targets.items()]
+    return [Move(device.spec.id, target, True, rules[device], tree.root) for device, target in targets.items()]
 
 
 def _worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, NewType, TypeAlias
+from typing import ClassVar, NamedTuple, NewType, TypeAlias
 
 from curtaild.core.allocation import Allocation, AllocationId, Issuer, RejectCode
 from curtaild.core.limits import Ceiling
@@ -119,11 +119,12 @@ class LimitChanged:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class ActuationChanged:
-    """`rule` says why it was issued (the feeder and its deficit, or the headroom); `detail` what the device did."""
+class ActuationChanged(NamedTuple):
+    """`rule` says why it was issued (the feeder and its deficit, or the headroom); `detail` what the device did.
 
-    kind: ClassVar[str] = "actuation"
+    A tuple, alone among the events: a shed makes ten thousand in one cycle.
+    """
+
     at: Seconds
     id: ActuationId
     device: DeviceId
@@ -136,6 +137,10 @@ class ActuationChanged:
     allocation_id: AllocationId | None
     rule: str
     detail: str = ""
+
+    @property
+    def kind(self) -> str:
+        return "actuation"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from curtaild.core.device import (
 )
 from curtaild.core.events import ActuationChanged, ActuationStage, Condition, DeviceChanged, Event
 from curtaild.core.policy import Policy
-from curtaild_drivers.contract import OperatingPoint, Reading, RunState, Seconds, Watts, watts_or_none
+from curtaild_drivers.contract import OperatingPoint, Reading, RunState, Seconds, Watts
 
 STEADY_READINGS = 3
 SLOWEST_FALL_S = 60.0  # stock Antminers reach standby 10–60 s after they say that they sleep
@@ -36,18 +36,24 @@ def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> l
     """Take one reading into the record."""
     if device.reading is not None and reading.taken_at < device.reading.taken_at:
         return []  # overtaken on the way: it would prove the past
-    events = [end for condition in _POLL_CONDITIONS for end in end_condition(device, condition, now)]
+    events: list[Event] = []
+    if device.conditions:
+        events = [end for condition in _POLL_CONDITIONS for end in end_condition(device, condition, now)]
     device.failed_polls = 0
     if device.reading is None or device.reading.state is not reading.state:
         device.state_since = reading.taken_at
-    if watts_or_none(reading.power_w, ABSURD * device.spec.rated_w) != reading.power_w:
+    draw_w = reading.power_w
+    if draw_w is not None and not 0.0 <= draw_w <= ABSURD * device.spec.rated_w:
         reading = replace(reading, power_w=None)  # NaN, negative and absurd ones are unknown, never zero
+        draw_w = None
     device.reading = reading
-    draw_w = estimated_draw(device, reading, policy.reading_error_fraction)
+    if draw_w is None:
+        draw_w = estimated_draw(device, reading, policy.reading_error_fraction)
     if draw_w is not None:
         device.draw_w, device.drawn_at = draw_w, reading.taken_at
         device.recent_w = (*device.recent_w[1 - STEADY_READINGS :], draw_w)
-        events += end_condition(device, Condition.STALE, now)
+        if device.conditions:
+            events += end_condition(device, Condition.STALE, now)
     if device.actuation is not None:
         events += _judge_actuation(device, device.actuation, reading, now, policy)
     elif device.setpoint is None:
@@ -103,7 +109,7 @@ def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, 
             f"draws {reading.power_w:.0f} W at {setpoint.key}, where {device.upper_w(setpoint):.0f} W were expected"
         )
         return begin_condition(device, Condition.DRIFTED, now, detail)
-    said = reported_point(device, reading)
+    said = None if _repeats(setpoint, reading) else reported_point(device, reading)
     if said is not None and _has_left(device, setpoint, said, reading):
         device.setpoint = None
         device.recent_w = ()
@@ -116,6 +122,13 @@ def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, 
         if 0.3 < ratio < 1.5:
             device.learned.setdefault(setpoint.key, DrawRatio()).observe(ratio)
     return []
+
+
+def _repeats(setpoint: OperatingPoint, reading: Reading) -> bool:
+    """Whether the device's own word is plainly the setpoint: so it is nearly always."""
+    if setpoint.divisible:
+        return reading.limit_w == setpoint.draw_w and reading.state is not RunState.ASLEEP
+    return reading.limit_w is None and reading.point_key == setpoint.key and reading.state is not RunState.ASLEEP
 
 
 def _has_left(device: Device, setpoint: OperatingPoint, said: OperatingPoint, reading: Reading) -> bool:
@@ -252,18 +265,18 @@ def _back_off(device: Device, now: Seconds) -> None:
 
 def changed(device: Device, actuation: Actuation, stage: ActuationStage, now: Seconds, detail: str) -> ActuationChanged:
     return ActuationChanged(
-        at=now,
-        id=actuation.id,
-        device=device.spec.id,
-        stage=stage,
-        before=actuation.before,
-        target=actuation.target,
-        is_raise=actuation.is_raise,
-        reserved_w=device.reserved_w,
-        power_w=device.draw_w,
-        allocation_id=actuation.allocation_id,
-        rule=actuation.rule,
-        detail=detail,
+        now,
+        actuation.id,
+        device.spec.id,
+        stage,
+        actuation.before,
+        actuation.target,
+        actuation.is_raise,
+        device.reserved_w,
+        device.draw_w,
+        actuation.allocation_id,
+        actuation.rule,
+        detail,
     )
 
 
@@ -275,10 +288,22 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
 
     `meter_agrees`: a fresh meter above shows its limit kept, so that a shed under way may take its time.
     """
+    setpoint, reading, drawn_at = device.setpoint, device.reading, device.drawn_at
+    stale_s = device.spec.stale_after_s
+    if (
+        device.actuation is None
+        and setpoint is not None
+        and reading is not None
+        and drawn_at is not None
+        and device.draw_w is not None
+        and now - drawn_at <= stale_s
+        and reading.state is not RunState.STARTING
+    ):  # the first row of the table: settled, fresh, and nearly every device nearly always
+        device.reserved_w = device.planned_w = max(exact(device.draw_w), device.upper_w(setpoint))
+        return []
     events: list[Event] = []
     if device.actuation is not None:
         events = expire(device, now, policy)
-    stale_s = device.spec.stale_after_s
     proved_at = _proved_at(device)
     age_s = now - proved_at if proved_at is not None else None
     if age_s is None:
@@ -303,17 +328,17 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
 
 def review_at(device: Device, now: Seconds, policy: Policy) -> Seconds:
     """When time alone will next change what `reserve` says of the device; `inf` if it never will."""
-    moments: list[Seconds] = []
     proved_at, stale_s = _proved_at(device), device.spec.stale_after_s
+    moment = math.inf
     if proved_at is not None and now <= proved_at + 2 * stale_s:
-        moments.append(max(now, proved_at + stale_s))
+        moment = max(now, proved_at + stale_s)
     actuation = device.actuation
     if actuation is not None:
-        moments.append(settle_by(device, actuation, policy))
+        moment = min(moment, settle_by(device, actuation, policy))
         fallen_by = _fallen_by(device, actuation, policy)
-        if _may_be_counted_on(device, actuation) and now <= fallen_by:
-            moments.append(fallen_by)
-    return min(moments, default=math.inf)
+        if now <= fallen_by:
+            moment = min(moment, fallen_by)
+    return moment
 
 
 def _proved_at(device: Device) -> Seconds | None:
