@@ -122,9 +122,11 @@ class AxeOS:
         return OperatingPoints((*off, *working))
 
     async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
-        if self._can_pause is None or self._is_paused is None or (self._mhz and _key(self._mhz) == point.key):
+        is_off = point.key == OFF
+        is_news = self._is_paused is None or (self._mhz is not None and _key(self._mhz) == point.key)
+        if self._can_pause is None or (is_news and not is_off):
             await self.read(until)
-        if point.key == OFF:
+        if is_off:
             if not self._can_pause:
                 raise Unsupported("its release has no pause (it came with 2.14)")
             await self._command("POST", "/pause", until)

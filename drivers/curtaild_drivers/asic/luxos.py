@@ -126,8 +126,10 @@ class LuxOS:
             return Outcome.ACKNOWLEDGED
         if "," in point.key:
             raise Unsupported(f"LuxOS has no profile of the name {point.key!r}")
-        if self._is_asleep is None or self._profile is None:
+        if self._is_asleep is None or self._profile in (None, point.key):
             self._learn(first(await self._ask("config", until), "CONFIG"))
+        if self._is_asleep is False and self._profile == point.key:
+            return Outcome.ALREADY_THERE
         if not self._is_asleep:
             present_w = self._drawn_at.get(self._profile or "")
             is_shed = present_w is not None and point.draw_w < present_w

@@ -154,7 +154,7 @@ class VNish:
         if self._preset is None or self._preset == point.key:
             await self._preset_now(until)
         has_changed = point.key != self._preset
-        if self._is_asleep is None or self._percent is None:
+        if self._is_asleep is None or (self._can_throttle and self._percent is None):
             await self._look(until)
         is_asleep, is_throttled = self._is_asleep is True, self._can_throttle and self._percent != 100
         if not (has_changed or is_asleep or is_throttled):
