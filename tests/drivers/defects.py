@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TypeAlias
 
 import pytest
 
@@ -32,15 +31,13 @@ from curtaild_emulator import Fault
 from curtaild_emulator.wires.unit import Effect
 from drivers.conftest import Bench
 from drivers.marathon_miner import MarathonBench
+from drivers.rigs import BY_PYASIC, Rig
 from drivers.test_contract import is_at
-
-Rig: TypeAlias = "Bench | MarathonBench"
 
 OFF = OperatingPoint("off", 30, 0.0)
 SLEEP = frozenset({"asleep", "mode"})
 POINT = SLEEP | {"preset", "limit_w", "percent", "tuner"}
 
-BY_PYASIC = "marathon"
 NO_MEASURE = "it measures no power"
 NO_THROTTLE = "it knows on and off only"
 NO_PASSWORD = "it has no password"

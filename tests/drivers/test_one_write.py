@@ -1,0 +1,82 @@
+"""What a shed costs on the wire once a device has been read: one command, and nothing before it that could be late."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from curtaild_drivers.asic import btminer_token
+from curtaild_drivers.contract import OperatingPoint, Outcome
+from curtaild_emulator.wires.unit import Effect
+from drivers.conftest import FIRMWARES, Bench
+from drivers.defects import OFF, between, warm
+from drivers.rigs import rig_of
+
+ONE_COMMAND = Counter({Effect.COMMAND: 1})
+THROTTLING = dict.fromkeys(FIRMWARES, ONE_COMMAND) | {
+    # it answers the same whether it took a preset or not, so that is read back
+    "vnish": Counter({Effect.COMMAND: 1, Effect.READ: 1}),
+    # what is left out of its tuner's setting would be reset, so all of it is read first
+    "epic": Counter({Effect.COMMAND: 1, Effect.READ: 1}),
+    # which of its frequencies are safe is read first
+    "axeos": Counter({Effect.COMMAND: 1, Effect.READ: 1}),
+}
+
+
+async def cost(rig: Bench, point: OperatingPoint) -> Counter[Effect]:
+    """What the device was asked while it was brought to a point."""
+    before = Counter(rig.unit().answered)
+    assert await rig.device.apply(point) is Outcome.ACKNOWLEDGED
+    return Counter(rig.unit().answered) - before
+
+
+@pytest.mark.parametrize("firmware", FIRMWARES)
+async def test_off_is_one_write(firmware: str) -> None:
+    async with rig_of(firmware) as rig:
+        assert isinstance(rig, Bench)
+        await warm(rig)
+        if firmware == "luxos":  # of whose one session nobody is deprived between commands
+            await cost(rig, between(await rig.device.operating_points()))
+            await rig.device.read()
+        assert await cost(rig, OFF) == Counter({Effect.STOP: 1})
+
+
+@pytest.mark.parametrize("firmware", FIRMWARES)
+async def test_a_throttle_is_one_write(firmware: str) -> None:
+    async with rig_of(firmware) as rig:
+        assert isinstance(rig, Bench)
+        points = await warm(rig)
+        if firmware == "luxos":
+            await cost(rig, points.points[1])
+            await rig.device.read()
+        assert await cost(rig, between(points)) == THROTTLING[firmware]
+
+
+async def test_a_luxos_without_a_session_in_hand_is_asked_for_one_first() -> None:
+    async with rig_of("luxos") as rig:
+        assert isinstance(rig, Bench)
+        await warm(rig)
+        assert await cost(rig, OFF) == Counter({Effect.STOP: 1, Effect.READ: 1})
+
+
+async def test_a_token_that_will_soon_end_is_renewed_by_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(btminer_token, "_LIFETIME_S", 299.0)
+    async with rig_of("whatsminer-v2") as rig:
+        assert isinstance(rig, Bench)
+        device = rig.open_another(recheck_s=1e-6)
+        await device.read()
+        before = rig.unit().answered[Effect.READ]
+        await device.read()
+        assert rig.unit().answered[Effect.READ] - before == 3, "its summary, its status, and another token"
+
+
+async def test_a_whatsminer_of_api_v3_and_a_braiins_are_called_once() -> None:
+    for firmware in ("whatsminer-v3", "braiins"):
+        async with rig_of(firmware) as rig:
+            assert isinstance(rig, Bench)
+            for _ in range(3):
+                await rig.device.identify()
+                await warm(rig)
+                await rig.device.apply(OFF)
+            assert rig.emulated.open_calls == 1, firmware
