@@ -151,7 +151,7 @@ async def test_a_profile_that_the_site_names_is_not_doubted() -> None:
     documents["/redfish/v1/Managers/BMC"]["Model"] = "X"
     async with tiny_bmc(documents) as bmc:
         async with opened(bmc, rated_w=9000.0) as node:
-            assert (await node.identify()).firmware == "idrac", "by where its limit stands"
+            assert (await node.identify()).firmware == "power", "by where its limit stands"
         async with opened(bmc, rated_w=9000.0, profile="ilo") as node:
             assert (await node.identify()).firmware == "ilo"
 

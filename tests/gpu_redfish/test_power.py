@@ -133,18 +133,20 @@ async def test_a_limit_that_is_refused_while_off_starts_nothing() -> None:
         assert resets(bmc) == []
 
 
-async def test_gpus_that_are_there_only_while_the_node_is_on() -> None:
+@pytest.mark.parametrize("status", [404, 500, 503])
+async def test_gpus_that_are_there_only_while_the_node_is_on(status: int) -> None:
     """It starts without them, and the readings tell what it keeps."""
     async with tiny_bmc(hgx()) as bmc, opened(bmc, power_off="graceful") as node:
         await node.operating_points()
-        gone = {gpu_metrics(gpu): bmc.documents.pop(gpu_metrics(gpu)) for gpu in range(1, 9)}
+        for gpu in range(1, 9):
+            bmc.behaviours["GET", gpu_metrics(gpu)] = lambda asked: web.Response(status=status)
         bmc.put("/redfish/v1/Systems/DGX", "PowerState", value="Off")
         bmc.put("/redfish/v1/Chassis/DGX/EnvironmentMetrics", "PowerWatts", "Reading", value=140.0)
         assert (await node.read()).state is RunState.ASLEEP
         bmc.behaviours["POST", RESET.format("DGX")] = lambda asked: web.Response(status=204)
         assert await node.apply(SIX_KW) is Outcome.ACKNOWLEDGED
         assert bmc.changes() == [("POST", RESET.format("DGX"), {"ResetType": "On"})]
-        bmc.documents |= gone
+        bmc.behaviours.clear()
         bmc.put("/redfish/v1/Systems/DGX", "PowerState", value="On")
         assert (await node.read()).limit_w == 8240.0, "not what it was started for"
 

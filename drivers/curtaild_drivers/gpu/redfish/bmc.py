@@ -42,6 +42,10 @@ class Unanswered(Unreachable):
     unknown."""
 
 
+class Failing(Unreachable):
+    """The BMC answers that it cannot answer now (429, 5xx): it is busy, or that part of it is without power."""
+
+
 class WantsTag(Refused):
     """The resource changed since it was read, or the BMC wants to be told which state of it is meant (412, 428)."""
 
@@ -97,7 +101,7 @@ class Bmc:
         if answer.status == 403:
             raise AuthFailed(f"{path}: user {self._username!r} may not read it: {_told(answer)}")
         if answer.status == 429 or answer.status >= 500:
-            raise Unreachable(f"{path}: {_told(answer)}")
+            raise Failing(f"{path}: {_told(answer)}")
         if answer.status != 200:
             raise BadReply(f"{path}: {_told(answer)}")
         body = parsed(answer.body)

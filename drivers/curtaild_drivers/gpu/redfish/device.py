@@ -27,7 +27,7 @@ from curtaild_drivers.contract import (
     Watts,
 )
 from curtaild_drivers.gpu.curve import LIMIT
-from curtaild_drivers.gpu.redfish.bmc import Bmc, Resource, WantsTag
+from curtaild_drivers.gpu.redfish.bmc import Bmc, Failing, Resource, WantsTag
 from curtaild_drivers.gpu.redfish.document import Json
 from curtaild_drivers.gpu.redfish.layout import Layout, discovered
 from curtaild_drivers.gpu.redfish.limits import UNLIMITED, LimitState, limit_change, limit_state, power_w, temperature_c
@@ -219,7 +219,7 @@ class RedfishNode:
         starts = host.is_off and self._settings.power_off != "never"
         try:
             outcome = await self._limit(layout, profile, point, until)
-        except Refused:
+        except (Refused, Failing):
             if not starts or profile.keeps_while_off:
                 raise
             outcome = Outcome.ALREADY_THERE  # its limits are there only while it is on: the readings tell

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from curtaild_drivers.contract import BadReply, Identity, Seconds, Unsupported, Watts
-from curtaild_drivers.gpu.redfish.bmc import ROOT, Bmc
+from curtaild_drivers.gpu.redfish.bmc import ROOT, Bmc, Failing
 from curtaild_drivers.gpu.redfish.document import Json, last_part, link, members, part, text
 from curtaild_drivers.gpu.redfish.limits import LimitState, Shape, limit_state, power_w
 from curtaild_drivers.gpu.redfish.profiles import PROFILES, Profile, is_baseboard, is_gpu, recognised
@@ -122,12 +122,12 @@ async def _limits(
     """The profile that fits and the resources that take its limit. One that the settings name is not doubted; one that
     was recognised is, since makers change where their limits stand."""
     names = [known.name] if known is not None else []
-    names += ["xcc", "openbmc", "idrac"] if settings.profile is None else []
+    names += ["cray", "xcc", "openbmc", "power"] if settings.profile is None else []
     for profile in (PROFILES[name] for name in dict.fromkeys(names)):
         if profile.of_gpus:
             bodies = await _gpus(bmc, systems, until)
         elif profile.shape is Shape.CONTROL:
-            bodies = found.controls = await _node_control(bmc, found.collections, until)
+            bodies = found.controls = await _node_control(bmc, found.collections, profile, until)
         else:
             bodies = found.environments if profile.shape is Shape.ENVIRONMENT else found.powers
         states = {
@@ -150,13 +150,14 @@ async def _gpus(bmc: Bmc, systems: list[str], until: Seconds) -> dict[str, Json]
     return bodies
 
 
-async def _node_control(bmc: Bmc, collections: list[str], until: Seconds) -> dict[str, Json]:
-    """The control of the whole node's power: by its name where that says so (Lenovo, Cray), else by trying."""
+async def _node_control(bmc: Bmc, collections: list[str], profile: Profile, until: Seconds) -> dict[str, Json]:
+    """The control of the whole node's power: by its name, else, where the profile was not recognised by that, by
+    trying those that are not a part's."""
     for collection in collections:
         paths = await _members(bmc, collection, until)
-        named = [path for path in paths if last_part(path).lower() in ("powerlimit", "nodepowerlimit")]
+        named = [path for path in paths if last_part(path).lower() == profile.control.lower()]
         rest = [path for path in paths if "power" in last_part(path).lower() and not _is_parts(last_part(path))]
-        for path in (named or rest)[:_MOST_CONTROLS]:
+        for path in (named or (rest if profile.name != "cray" else []))[:_MOST_CONTROLS]:
             body = await _document(bmc, path, until)
             if limit_state(Shape.CONTROL, body) is not None:
                 return {path: body}
@@ -179,12 +180,12 @@ def _hot(profile: Profile | None, limits: dict[str, LimitState], found: _Found) 
 
 
 async def _document(bmc: Bmc, path: str | None, until: Seconds) -> Json:
-    """What is there; empty where nothing is."""
+    """What is there; empty where nothing is, or nothing can be told of it (GPUs while the node is off)."""
     if path is None:
         return {}
     try:
         return (await bmc.get(path, until)).body
-    except BadReply:
+    except (BadReply, Failing):
         return {}
 
 

@@ -17,7 +17,7 @@ from curtaild_drivers.gpu.redfish.settings import ProfileName
 class Profile:
     """`shape` is where the limit stands, `mode` the control mode written beside it, `lifted` what is written to lift
     it (`None`: its most is written instead). `of_gpus`: each GPU has its own, on the baseboard's system.
-    `keeps_while_off`: a limit can be set while the node is off."""
+    `keeps_while_off`: a limit can be set while the node is off. `control` is what the node's Control is called."""
 
     name: ProfileName
     title: str
@@ -26,6 +26,7 @@ class Profile:
     lifted: Json | None
     of_gpus: bool = False
     keeps_while_off: bool = True
+    control: str = ""
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -34,8 +35,26 @@ PROFILES: Mapping[str, Profile] = {
         Profile("hgx", "NVIDIA HGX, DGX", Shape.ENVIRONMENT, None, None, of_gpus=True, keeps_while_off=False),
         Profile("idrac", "Dell iDRAC", Shape.POWER, None, {"PowerControl": [{"PowerLimit": {"LimitInWatts": None}}]}),
         Profile("ilo", "HPE iLO", Shape.POWER, None, {"PowerControl": [{"PowerLimit": {"LimitInWatts": None}}]}),
-        Profile("xcc", "Lenovo XCC", Shape.CONTROL, "Manual", {"SetPoint": None, "ControlMode": "Disabled"}),
-        Profile("cray", "HPE Cray", Shape.CONTROL, "Automatic", {"ControlMode": "Disabled"}, keeps_while_off=False),
+        Profile(
+            "power", "others, by Power", Shape.POWER, None, {"PowerControl": [{"PowerLimit": {"LimitInWatts": None}}]}
+        ),
+        Profile(
+            "xcc",
+            "Lenovo XCC",
+            Shape.CONTROL,
+            "Manual",
+            {"SetPoint": None, "ControlMode": "Disabled"},
+            control="PowerLimit",
+        ),
+        Profile(
+            "cray",
+            "HPE Cray",
+            Shape.CONTROL,
+            "Automatic",
+            {"ControlMode": "Disabled"},
+            keeps_while_off=False,
+            control="NodePowerLimit",
+        ),
         Profile("openbmc", "OpenBMC", Shape.ENVIRONMENT, "Automatic", {"PowerLimitWatts": {"ControlMode": "Disabled"}}),
     )
 }

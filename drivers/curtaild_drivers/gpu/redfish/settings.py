@@ -26,7 +26,7 @@ CurvePoint = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(g
 ResourceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._~-]{1,128}$")]
 ResourcePath = Annotated[str, Field(pattern=r"^/redfish/v1/[!-~]{1,1024}$")]
 
-ProfileName = Literal["cray", "hgx", "idrac", "ilo", "openbmc", "xcc"]
+ProfileName = Literal["cray", "hgx", "idrac", "ilo", "openbmc", "power", "xcc"]
 """How a BMC takes a power limit; `profiles.PROFILES` says what each means."""
 
 

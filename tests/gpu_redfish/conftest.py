@@ -1,0 +1,75 @@
+"""Emulated nodes behind each maker's BMC, over real TLS and much faster than life."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from curtaild_drivers.contract import Device, Identity
+from curtaild_drivers.gpu.redfish import DRIVER
+from curtaild_drivers.registry import OpenContext
+from curtaild_emulator import NODE_MODELS, BmcFault, EmulatedFarm, FarmPlan, Ports
+from curtaild_emulator.bmc.profiles import PROFILES, Lever
+from drivers.conftest import Bench
+
+ID = "under-test"
+H100 = NODE_MODELS["hgx-h100"]
+_ADDRESS = "127.0.42.1"
+_ANY = Ports(http=0, rpc=0, whatsminer_v3=0, braiins=0, auradine=0, redfish=0, modbus=0, control=0)
+
+
+@asynccontextmanager
+async def emulated_node(bmc: str, speed: float = 1_000.0, **settings: Any) -> AsyncIterator[Bench]:
+    """A farm of one node, a thousand times faster than life."""
+    plan = FarmPlan.model_validate(
+        {
+            "speed": speed,
+            "latency_s": 0.001,
+            "ports": _ANY.model_dump(),
+            "feeders": [{"id": "site"}],
+            "nodes": [{"id": ID, "model": "hgx-h100", "bmc": bmc, "feeder": "site", "address": _ADDRESS}],
+        }
+    )
+    async with AsyncExitStack() as stack:
+        farm = await stack.enter_async_context(EmulatedFarm(plan))
+        opener = _opener(farm, bmc, settings)
+        device = opener()
+        stack.push_async_callback(device.close)
+        forgets = PROFILES[bmc].lever is Lever.GPU_METRICS  # GPUs take no limit before they have power
+        yield Bench(device, opener, patience_s=3.0 if forgets else 10.0, farm=farm)
+
+
+def _opener(farm: EmulatedFarm, bmc: str, settings: dict[str, Any]) -> Callable[..., Device]:
+    """A site file that knows its nodes: a BMC with a Power resource does not say their least and most."""
+    chosen = {
+        "username": PROFILES[bmc].user,
+        "port": farm.ports.redfish,
+        "ca_file": farm.bmc_authority_file,
+        "power_off": "forced",
+        "least_w": H100.min_w,
+        "base_w": H100.base_w,
+        "off_w": H100.standby_w,
+        "read_deadline_s": 3,
+        "write_deadline_s": 3,
+        **settings,
+    }
+
+    def open_another(password: str = "emulated", remembered: Identity | None = None, **changed: Any) -> Device:
+        assert DRIVER.open_device is not None
+        context = OpenContext(remembered, {"password": password}, rated_w=H100.max_w)
+        return DRIVER.open_device(_ADDRESS, DRIVER.settings.model_validate({**chosen, **changed}), context)
+
+    return open_another
+
+
+@pytest.fixture(params=sorted(PROFILES))
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    async with emulated_node(request.param) as made:
+        yield made
+
+
+def set_fault(bench: Bench, fault: BmcFault, on: bool = True) -> None:
+    bench.emulated.set_bmc_fault(ID, fault, on)
