@@ -108,6 +108,20 @@ async def test_it_idles_until_there_is_work(make_gpus: MakeGpus, open_node: Open
     assert reading.temperature_c == pytest.approx(33, abs=1)
 
 
+async def test_a_read_asks_each_gpu_once_and_the_rest_when_it_has_answered(
+    make_gpus: MakeGpus, open_node: OpenNode
+) -> None:
+    """A call takes up to 20 ms: draw and limits come in one, all GPUs side by side."""
+    symbols = ("nvmlDeviceGetPowerUsage", "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit")
+    gpus = make_gpus()
+    async with open_node(gpus) as node:
+        await node.read()
+        before = gpus.calls("nvmlDeviceGetFieldValues"), [gpus.calls(symbol) for symbol in symbols]
+        await node.read()
+        after = gpus.calls("nvmlDeviceGetFieldValues"), [gpus.calls(symbol) for symbol in symbols]
+    assert after == (before[0] + 8, before[1])
+
+
 async def test_a_limit_above_the_draw_changes_no_draw(make_gpus: MakeGpus, open_node: OpenNode) -> None:
     """LLM decode draws 137–300 W on its own: the reading shows the draw, and beside it the limit that does not bind."""
     gpus = make_gpus(speed=0.0)
