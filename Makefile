@@ -34,8 +34,9 @@ lint: $(VENV)/.development ## ruff, mypy --strict, the floors between modules
 	$(BIN)/lint-imports --no-logo || failed=1; \
 	exit $$failed
 
-bench: $(VENV)/.development ## the benchmarks in bench/, one after another
-	@for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python "$$bench" || exit 1; done
+bench: $(VENV)/.development ## each figure beside its bar, floor and peer, in one table. ARGS="--help" shows more
+	@$(UV) sync --locked --group bench --inexact || echo "pyasic-rs cannot be installed: the table goes without it" >&2
+	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## remove what these commands have made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
