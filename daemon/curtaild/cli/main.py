@@ -1,4 +1,4 @@
-"""`curtaild run | check | scan | emulate | demo | status | grid | gpu`: what a person types, and what they get."""
+"""`curtaild run | check | scan | probe | emulate | demo | status | grid | gpu`: what a person types and gets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curtaild.cli import demo, emulate, gpu, grid, run, scan, status
+from curtaild.cli import demo, emulate, gpu, grid, probe, run, scan, status
 
 SITE_FILE = Path("/etc/curtaild/site.toml")
 
@@ -24,6 +24,7 @@ app.add_typer(gpu.app, name="gpu")
 app.command("demo")(demo.command)
 app.command("emulate")(emulate.command)
 app.command("scan")(scan.command)
+app.command("probe")(probe.command)
 app.command("status")(status.command)
 
 ConfigOption = Annotated[
