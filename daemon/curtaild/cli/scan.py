@@ -119,6 +119,7 @@ def command(
             f"Go on with: curtaild scan --resume{where_state}",
             style="yellow",
             highlight=False,
+            soft_wrap=True,
         )
         raise typer.Exit(130)
 
@@ -224,10 +225,12 @@ def _add(path: Path | None, feeder: str | None, job: _Job, tally: Tally) -> Addi
 
 def _tell_added(screen: Console, path: Path, added: Addition) -> None:
     if not added.groups:
-        screen.print(f"{path} lists all of them already; it was left as it is", style="green", highlight=False)
+        screen.print(
+            f"{path} lists all of them already; it was left as it is", style="green", highlight=False, soft_wrap=True
+        )
         return
     groups = ", ".join(f"{name} ({count})" for name, count in added.groups.items())
-    screen.print(f"Added at the end of {path}: {groups}.", style="green", markup=False, highlight=False)
+    screen.print(f"Added at the end of {path}: {groups}.", style="green", markup=False, highlight=False, soft_wrap=True)
     screen.print("The daemon takes it with: systemctl reload curtaild", style="bright_black", highlight=False)
 
 

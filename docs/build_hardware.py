@@ -1,0 +1,78 @@
+"""Builds docs/hardware.md from what the drivers state: `python docs/build_hardware.py`. The result is committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curtaild_drivers.maturity import Maturity, Support
+from curtaild_drivers.registry import Driver, drivers
+
+PAGE = Path(__file__).with_name("hardware.md")
+
+_HEAD = """\
+# Hardware: what is supported, and how far it has been proven
+
+This page is generated from what stands beside each driver's code (`SUPPORT`, see
+[maturity.py](../drivers/curtaild_drivers/maturity.py)): change it there, then run `python docs/build_hardware.py`.
+
+## What the words mean
+
+**Emulated**: our driver passes the contract and fault suites (`tests/drivers`) against our own emulator, or against
+answers imitated in the tests. Both sides were written by us, from the published sources that the row names and not from
+each other. A source that is wrong, or that we misread twice in the same way, would not be noticed.
+
+**Independent peer**: the same, and software that is not ours has spoken to the same emulator and agreed with it:
+[pyasic](https://github.com/UpstreamData/pyasic), the field's open client, on the questions and commands that the row
+names (`tests/emulator/test_pyasic.py`). So the emulator is checked by an independent implementation, and the driver by
+that emulator. Not proven: what pyasic does not do, what it and we both have wrong, and all that real machines do and
+nobody wrote down: their timings, their draws, their releases.
+
+**Hardware**: the contract suite has passed on a real machine, whose model and firmware release the row names. Other
+models and releases may differ.
+
+{verdict}
+
+To raise a row, try a machine of yours and send the transcript: [commissioning.md](commissioning.md).
+
+"""
+
+_NO_ROW_YET = "**No row says hardware yet: none of this has been run on a real machine.** Begin with a few devices."
+
+
+def page(installed: dict[str, Driver]) -> str:
+    """The whole page."""
+    stated = {name: driver.support for name, driver in sorted(installed.items()) if driver.support}
+    rows = [row for support in stated.values() for row in support]
+    is_proven = any(row.maturity is Maturity.HARDWARE for row in rows)
+    parts = [_HEAD.format(verdict="" if is_proven else _NO_ROW_YET)]
+    for name, support in stated.items():
+        parts.append(_table(name, support))
+        parts += [_details(row) for row in support]
+    silent = [f"`{name}`" for name, driver in sorted(installed.items()) if not driver.support]
+    if silent:
+        parts.append(f"## Drivers that state nothing\n\n{', '.join(silent)}: take them for emulated at best.\n")
+    return "".join(parts).rstrip("\n") + "\n"
+
+
+def _table(name: str, support: tuple[Support, ...]) -> str:
+    lines = [
+        f"## Driver `{name}`\n",
+        "| device | maturity | reads watts | throttled by | stopped by |",
+        "|---|---|---|---|---|",
+    ]
+    for row in support:
+        cells = (row.device, f"**{row.maturity.value}**", row.reads_watts, row.throttled_by, row.stopped_by)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n\n"
+
+
+def _details(row: Support) -> str:
+    lines = [f"**{row.device}**\n", f"- Proven: {row.proven}.", f"- Ports: {row.ports}. Access: {row.auth}."]
+    lines += [f"- {quirk}" for quirk in row.quirks]
+    if row.sources:
+        lines.append(f"- Written from: {'; '.join(row.sources)}.")
+    return "\n".join(lines) + "\n\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(drivers()), encoding="utf-8")

@@ -1,0 +1,104 @@
+"""`curtaild scan` as it is typed: found, written, interrupted, gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from curtaild.cli.main import app
+from curtaild.survey.notes import Met, Notes
+from curtaild_drivers.contract import Identity
+from curtaild_emulator import EmulatedFarm
+from scan.commands import curtaild, end, start
+from scan.farms import farm
+from scan.site_files import SITE
+from scan.strangers import stranger, tarpit
+
+NETWORK = "127.34.10.0/24"
+
+
+def site_file(folder: Path, emulated: EmulatedFarm) -> Path:
+    """A site file whose one group says on which ports this farm listens."""
+    path = folder / "site.toml"
+    ports = emulated.ports
+    path.write_text(
+        SITE + '[[devices]]\nname = "known"\ndriver = "asic"\nfeeder = "row-1"\naddresses = ["127.34.10.4-7"]\n'
+        f"settings = {{ rpc_port = {ports.rpc}, http_port = {ports.http}, v3_port = {ports.whatsminer_v3 or 1} }}\n"
+    )
+    return path
+
+
+async def test_it_compares_with_the_site_file_and_adds_nothing_twice(tmp_path: Path) -> None:
+    async with farm(4, NETWORK, ("luxos-s21",)) as emulated:
+        path = site_file(tmp_path, emulated)
+        before = path.read_text()
+        state = ("--state", str(tmp_path / "scan.json"))
+        words = ("127.34.10.0/24", "--write", str(path), "--feeder", "row-1", *state)
+        code, out, err = await curtaild("scan", *words)
+        assert code == 0, err
+        assert "4 miners at 254 addresses" in out
+        assert "Antminer S21" in out
+        assert "127.34.10.4-7" in out
+        assert "lists all of them already" in err
+        assert path.read_text() == before
+
+
+def test_what_is_gone_is_told(tmp_path: Path) -> None:
+    path, state = tmp_path / "site.toml", tmp_path / "scan.json"
+    path.write_text(
+        SITE + '[[devices]]\nname = "known"\ndriver = "asic"\nfeeder = "row-1"\naddresses = ["127.34.11.4"]\n'
+    )
+    identity = Identity("Antminer", "S21", "luxos", serial="L1")
+    Notes(met={"127.34.11.5": Met(identity=identity, seen_at_unix=1.0)}).write(state)
+    words = ("scan", "127.34.11.4-5", "--config", str(path), "--json", "--state", str(state))
+    done = CliRunner(mix_stderr=False).invoke(app, words)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["miners"], told["finished"], told["asked"]) == ([], True, 2)
+    assert {(change["kind"], change["address"]) for change in told["changes"]} == {
+        ("gone", "127.34.11.5"),
+        ("listed, silent", "127.34.11.4"),
+    }
+
+
+async def test_an_interrupted_scan_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+    taken = asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.set()
+        await tarpit(reader, writer)
+
+    async with farm(4, NETWORK, ("luxos-s21",)) as emulated, stranger("127.34.10.200", hold) as port:
+        path = site_file(tmp_path, emulated)
+        path.write_text(path.read_text().replace("v3_port = 1", f"v3_port = {port}"))
+        words = ("--state", str(tmp_path / "scan.json"), "--config", str(path), "--concurrency", "4")
+        process = await start("scan", NETWORK, *words)
+        async with asyncio.timeout(60.0):
+            await taken.wait()
+        process.send_signal(signal.SIGINT)
+        code, out, err = await end(process)
+        assert code == 130, err
+        assert "4 miners" in out
+        assert "curtaild scan --resume --state" in err
+        code, out, err = await curtaild("scan", "--resume", *words, "--json")
+        assert code == 0, err
+        told = json.loads(out)
+        assert (len(told["miners"]), told["asked"], told["finished"]) == (4, 254, True)
+        assert sum(told["answers"].values()) == 254
+
+
+def test_slips_are_one_line(tmp_path: Path) -> None:
+    state = ("--state", str(tmp_path / "scan.json"))
+    for words, said in (
+        (("scan", *state), "say which addresses"),
+        (("scan", "--resume", *state), "no interrupted scan"),
+        (("scan", "127.34.10.1", "--write", str(tmp_path / "no.toml"), *state), "does not exist"),
+    ):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 1
+        assert said in done.output
+        assert len(done.output.splitlines()) == 1
