@@ -35,20 +35,26 @@ class Ramp:
     """Follows one feed from status to status."""
 
     limit_w: Watts | None = None
+    drawn_w: Watts = 0.0
+    was_full: bool = True
     is_down: bool | None = None  # None: at rest
     highest_planned_w: Watts = 0.0
     risen_at: Seconds = 0.0
 
     def follow(self, feeder: FeederStatus, now: Seconds) -> Trigger | None:
-        """What has begun or ended since the last status."""
+        """What has begun or ended since the last status. A ramp that fits between two has begun with the first, and
+        ends with the next."""
         before_w, self.limit_w = self.limit_w, feeder.limit_w
-        is_over = _drawn_w(feeder) > feeder.limit_w * (1 + TOLERANCE)
-        is_full = feeder.curtailed_w <= TOLERANCE * feeder.rating_w
+        last_drawn_w, self.drawn_w = self.drawn_w, _drawn_w(feeder)
+        is_over = self.drawn_w > feeder.limit_w * (1 + TOLERANCE)
+        was_over = last_drawn_w > feeder.limit_w * (1 + TOLERANCE)
+        was_full = self.was_full
+        is_full = self.was_full = feeder.curtailed_w <= TOLERANCE * feeder.rating_w
         if before_w is None or feeder.limit_w < before_w:
-            if is_over and self.is_down is not True:
+            if (is_over or was_over) and self.is_down is not True:
                 self.is_down = True
                 return Trigger.START_RAMP_DOWN
-        elif feeder.limit_w > before_w and not is_full and self.is_down is not False:
+        elif feeder.limit_w > before_w and not (is_full and was_full) and self.is_down is not False:
             self.is_down, self.highest_planned_w, self.risen_at = False, feeder.planned_w, now
             return Trigger.START_RAMP_UP
         if self.is_down is True and (not is_over or feeder.deficit_w > 0):
