@@ -51,7 +51,7 @@ def resource(required: str = "", **properties: Shape) -> Shape:
 LINK = shape("__id", __id=TEXT)
 STATUS = shape(State=words("Enabled", "Disabled", "Absent", "Starting"), Health=words("OK", "Warning", "Critical"))
 POWER_STATE = words("On", "Off", "PoweringOn", "PoweringOff", "Paused")
-MODE = words("Automatic", "Override", "Manual", "Disabled", "DefaultSetPoint")
+MODE = words("Automatic", "Override", "Manual", "Disabled")
 CONTROL_EXCERPT = shape(
     AllowableMin=NUMBER, AllowableMax=NUMBER, ControlMode=MODE, DataSourceUri=TEXT, Reading=NUMBER, SetPoint=NUMBER
 )
@@ -157,7 +157,7 @@ SHAPES: dict[str, Shape] = {
         )
     ),
     "Control": resource(
-        ControlType=words("Power", "Temperature", "FrequencyMHz"),
+        ControlType=words("Temperature", "Power", "Frequency", "FrequencyMHz", "Pressure"),
         PhysicalContext=TEXT,
         SetPointType=words("Single", "Range", "Monitor"),
         SetPointUnits=TEXT,

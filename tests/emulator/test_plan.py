@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -160,3 +162,20 @@ async def test_a_farm_runs_from_a_file_until_it_is_stopped(tmp_path: Path, caplo
     with caplog.at_level("INFO", logger="curtaild_emulator"):
         await run_farm(path, stop=stop)
     assert "emulating 4 devices and 1 meters" in caplog.text
+
+
+def test_the_command_says_where_everything_is_until_it_is_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "farm.toml"
+    nodes = '[[nodes]]\nid = "n"\nmodel = "hgx-h100"\nbmc = "cray"\nfeeder = "site"\naddress = "127.65.3.1"\n'
+    path.write_text(SMALL.format(control=0).replace("modbus = 0", "modbus = 0\nredfish = 0") + nodes)
+    command = [sys.executable, "-c", "from curtaild.cli import main; main()", "emulate", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        lines = [child.stderr.readline(), child.stderr.readline()]
+        child.terminate()
+        assert child.wait(30.0) == 0
+    authority = lines[0].rpartition(" ")[2].strip()
+    assert lines[0].startswith("emulating 1 GPU nodes: their BMCs' Redfish on ")
+    assert not Path(authority).exists()  # temporary, as the file named none
+    assert "4 devices and 1 meters" in lines[1]
+    assert "control at http://127.0.0.1:" in lines[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +13,11 @@ import uvloop
 
 
 def command(farm: Annotated[Path, typer.Argument(help="The farm file; see farm.example.toml.")]) -> None:
-    """Run an emulated farm on loopback: miners and meters with their real protocols and physics.
+    """Run an emulated farm on loopback: miners, GPU nodes and meters with their real protocols and physics.
 
-    Faults are switched live through its control API, which prints its address at the start.
+    Faults are switched live through its control API, whose address is said at the start.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     # only here: a daemon that starts again in the middle of a shed shall not load a farm first
     from curtaild_emulator import BadPlan, CannotListen
 
