@@ -24,7 +24,7 @@ demo: $(VENV)/.runtime ## an emulated farm, a broker, the daemon and a grid oper
 	@$(BIN)/curtaild demo $(ARGS)
 
 test: $(VENV)/.development system-parts ## every test. ARGS="tests/core -k ramp" chooses
-	@$(BIN)/python -m pytest --durations=10 --durations-min=1 $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10 --durations-min=1 $(ARGS)
 
 lint: $(VENV)/.development ## ruff, mypy --strict, the floors between modules
 	@failed=0; \

@@ -1,4 +1,5 @@
-"""Under CI a skipped test is a failed one: what was not tried is not known to work.
+"""A worker for each core, each in a network of its own; and under CI a skipped test is a failed one: what was not tried
+is not known to work.
 
 `CI=true` says that everything a test may want has been installed. A skip remains a skip there only where no
 installation could help: the hardware or the host's own rights are missing.
@@ -11,11 +12,41 @@ from collections.abc import Generator
 
 import pytest
 
+from network_of_its_own import can_have_one, enter_one
+
 EXCUSES = (
     "needs real hardware",
     "this root may not mount",  # a container that may not nest others
     "no tmpfs can be mounted here",
 )
+
+LONGEST_FIRST = (
+    "tests/site/test_hostile_devices.py",
+    "tests/core/test_invariants.py",
+    "tests/site/",
+    "tests/systemd/",
+    "tests/demo/",
+    "tests/grid/",
+)
+"""So that no worker begins a long file when the others are done."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Emulated miners take fixed ports on 127.x addresses: where workers cannot be kept apart there is only one."""
+    return min(4, os.cpu_count() or 1) if can_have_one() else 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        enter_one()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((n for n, path in enumerate(LONGEST_FIRST) if item.nodeid.startswith(path)), len(LONGEST_FIRST))
+
+    items.sort(key=place)
+
 
 if os.environ.get("CI", "").lower() in ("1", "true"):
 
