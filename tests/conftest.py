@@ -31,9 +31,11 @@ LONGEST_FIRST = (
 """So that no worker begins a long file when the others are done."""
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Emulated miners take fixed ports on 127.x addresses: where workers cannot be kept apart there is only one."""
-    return min(4, os.cpu_count() or 1) if can_have_one() else 0
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Emulated miners take fixed ports on 127.x addresses: where workers cannot be kept apart there is only one. A real
+    device is in the host's own network."""
+    is_real = config.getoption("--device", default=None) is not None
+    return 0 if is_real or not can_have_one() else min(4, os.cpu_count() or 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
