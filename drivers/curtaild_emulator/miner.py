@@ -224,12 +224,13 @@ class Miner:
 
     # --- what it can be told ---------------------------------------------------------------------
 
-    def sleep(self, now: Seconds) -> None:
-        """Stop work; hashing ends at once, draw falls to standby."""
+    def sleep(self, now: Seconds, over_s: Seconds | None = None) -> None:
+        """Stop work; hashing ends at once, draw falls to standby, as fast as the model does or within `over_s`."""
         self.advance(now)
         self.setting.asleep = True
         if not self.strikes(Fault.ACK_NO_OBEY):
-            self._follow(Phase(self.model.fall_s, self.model.standby_w, True, RunState.ASLEEP))
+            fall_s = self.model.fall_s if over_s is None else over_s
+            self._follow(Phase(fall_s, self.model.standby_w, True, RunState.ASLEEP))
 
     def wake(self, now: Seconds) -> None:
         """Resume work: boot, settle temperatures, climb. A temporary percentage does not survive it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,7 +29,10 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
+from curtaild_emulator.wires.braiins import BraiinsUnit
 from drivers.braiins_miner import Miner, serving
+from drivers.conftest import Bench
+from drivers.rigs import rig_of
 from drivers.tiny_servers import HOST
 
 OFF = OperatingPoint("off", 50, 0.0)
@@ -274,3 +278,48 @@ def test_bytes_that_are_no_message(raw: bytes) -> None:
             message.message(number)
     except DriverError:
         pass
+
+
+async def test_a_site_that_pauses_slowly_is_given_the_time() -> None:
+    async with rig_of("braiins") as rig:
+        assert isinstance(rig, Bench)
+        unit = rig.unit()
+        assert isinstance(unit, BraiinsUnit)
+        before = rig.device.capabilities
+        unit.ramp_down_s = 120
+        points = await rig.device.operating_points()
+        assert rig.device.capabilities == replace(before, settle_down_s=140.0)
+        await rig.device.apply(OFF)
+        rig.emulated.skip(20.0)
+        reading = await rig.device.read()
+        assert reading.power_w is not None
+        assert reading.power_w > 0.4 * points.highest.draw_w, "it says that it is paused and draws on"
+        assert rig.settings()["ramp_down_s"] == 120
+
+
+async def test_a_tuner_that_runs_by_hashrate_is_left_so() -> None:
+    async with rig_of("braiins") as rig:
+        assert isinstance(rig, Bench)
+        unit = rig.unit()
+        assert isinstance(unit, BraiinsUnit)
+        unit.tunes_by_hashrate = True
+        points = await rig.device.operating_points()
+        assert [point.key for point in points.points] == ["off", "normal"]
+        before = rig.settings()
+        assert await rig.device.apply(points.highest) is Outcome.ALREADY_THERE
+        with pytest.raises(Unsupported, match="by power"):
+            await rig.device.apply(limit(2_000))
+        await rig.device.apply(OFF)
+        rig.settle()
+        assert (await rig.device.read()).state is RunState.ASLEEP
+        assert await rig.device.apply(points.highest) is Outcome.ACKNOWLEDGED
+        rig.settle()
+        reading = await rig.device.read()
+        assert (reading.state, reading.point_key, reading.limit_w) == (RunState.RUNNING, "normal", None)
+        assert rig.settings() == before
+
+
+@pytest.mark.parametrize(("tuner", "keys"), [(1, ["off", "normal"]), (4, ["off", "limit", "limit"])])
+async def test_frequencies_set_by_hand_are_left_so(tuner: int, keys: list[str]) -> None:
+    async with running(Miner(tuner=tuner)) as device:
+        assert [point.key for point in (await device.operating_points()).points] == keys

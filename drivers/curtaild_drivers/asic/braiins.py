@@ -43,25 +43,35 @@ SUPPORT = Support(
     maturity=Maturity.PEER,
     proven="pyasic identified it, read it, paused it, woke it and set its power target",
     reads_watts="yes, as an estimate of the firmware",
-    throttled_by="power target in whole watts",
+    throttled_by="power target in whole watts, where its tuner runs by power",
     stopped_by="pause",
     auth="user and password, root / root as shipped",
     ports="50051",
-    quirks=("The old BOSMiner without the gRPC API is only watched.",),
+    quirks=(
+        "The old BOSMiner without the gRPC API is only watched.",
+        "How long it takes over a pause is set on the machine (quick ramping); that is read, and waited for.",
+    ),
     sources=("Braiins' public API, bos-plus-api", "pyasic"),
 )
 
 LIMIT = "limit"
-"""The key of all points at which the miner works: it takes a power target, in whole watts."""
+"""The key of the points that are held by a power target, in whole watts."""
+NORMAL = "normal"
+"""The key of the one working point of a machine whose tuner does not run by power."""
 
 _OK, _PERMISSION_DENIED, _UNAUTHENTICATED = 0, 7, 16
 _REFUSALS = {3, 5, 6, _PERMISSION_DENIED, 9, 11, 12}
 """gRPC's codes for a request that was understood and not carried out: argument, state, range, not implemented …"""
 _NOT_STARTED, _NORMAL, _PAUSED, _SUSPENDED, _RESTRICTED = 1, 2, 3, 4, 5  # MinerStatus
-_TUNING = 3  # TunerState
+_DISABLED, _TUNING = 1, 3  # TunerState
 _SAVE_AND_APPLY = 2  # SaveAction
 _HASH_PER_JOULE = 1e12 / 25.0  # where nobody knows the model
 _RAMP_S: Seconds = 600.0
+_SETTLE_DOWN_S: Seconds = 30.0
+_SETTLE_UP_S: Seconds = 300.0
+_AFTER_RAMP_S: Seconds = 20.0
+"""What its measurement needs to follow; assumed."""
+_LONGEST_RAMP_S = 3_600
 _TOKEN_LASTS_S: Seconds = 3_540.0
 """An hour, less a minute."""
 
@@ -70,6 +80,7 @@ _STATS = "/braiins.bos.v1.MinerService/GetMinerStats"
 _DETAILS = "/braiins.bos.v1.MinerService/GetMinerDetails"
 _TUNER = "/braiins.bos.v1.PerformanceService/GetTunerState"
 _TARGET = "/braiins.bos.v1.PerformanceService/SetPowerTarget"
+_CONFIGURATION = "/braiins.bos.v1.ConfigurationService/GetMinerConfiguration"
 _CONSTRAINTS = "/braiins.bos.v1.ConfigurationService/GetConstraints"
 _PAUSE = "/braiins.bos.v1.ActionsService/PauseMining"
 _RESUME = "/braiins.bos.v1.ActionsService/ResumeMining"
@@ -77,8 +88,6 @@ _RESUME = "/braiins.bos.v1.ActionsService/ResumeMining"
 
 class Braiins:
     """One miner under Braiins OS."""
-
-    capabilities = Capabilities(measures_power=True, throttles=True, stops=True, settle_down_s=30.0, settle_up_s=300.0)
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -88,9 +97,23 @@ class Braiins:
         self._logging_in = asyncio.Lock()
         self._target_w: int | None = None
         self._is_tuning = False
+        self._tunes_by_power: bool | None = None
+        self._ramp_down_s: Seconds = 0.0
+        self._ramp_up_s: Seconds = 0.0
         self._asked_at: Seconds = float("-inf")
         self._is_paused: bool | None = None
         self._writes = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Its site may have set how long it takes over a pause and a resume (quick ramping, from API 1.7)."""
+        return Capabilities(
+            measures_power=True,
+            throttles=True,
+            stops=True,
+            settle_down_s=max(_SETTLE_DOWN_S, self._ramp_down_s + _AFTER_RAMP_S),
+            settle_up_s=max(_SETTLE_UP_S, self._ramp_up_s + _AFTER_RAMP_S),
+        )
 
     async def describe(self, until: Seconds) -> Identity:
         details = await self._ask(_DETAILS, until)
@@ -127,15 +150,17 @@ class Braiins:
             self._state(status, rate, details.number(10)),
             power_w=watts(stats.message(3).message(1).number(1)),
             rate=rate,
-            point_key=OFF if is_off else LIMIT if self._target_w is not None else None,
+            point_key=OFF if is_off else self._point_key(),
             limit_w=float(self._target_w) if self._target_w is not None and not is_off else None,
         )
 
     async def operating_points(self, until: Seconds) -> OperatingPoints:
         """Off, then every watt from the lowest power target it allows to its default, or to what it is set to where
-        that is higher: more would be overclocking that nobody asked for."""
+        that is higher: more would be overclocking that nobody asked for. A machine that is tuned by hashrate or by
+        hand is left so: a power target would end that."""
         writes = self._writes
         constraints, tuner = await _all(self._ask(_CONSTRAINTS, until), self._ask(_TUNER, until))
+        await self._learn_ramps(until)
         allowed = constraints.message(1).message(1)
         default_w, least_w, most_w = (watts(allowed.message(field).number(1)) for field in (1, 2, 3))
         target_w = self._learn_target(tuner, writes)
@@ -144,6 +169,8 @@ class Braiins:
         full_w = max(min(max(default_w or 0.0, target_w or 0.0) or most_w, most_w), least_w)
         rating = self._access.rating()
         per_w = rating.rate_hs / rating.power_w if rating else _HASH_PER_JOULE
+        if not _is_by_power(tuner):
+            return OperatingPoints((off_point(), OperatingPoint(NORMAL, full_w, full_w * per_w)))
         working = [OperatingPoint(LIMIT, full_w, full_w * per_w, divisible=True)]
         if STANDBY_W < least_w < full_w:
             working.insert(0, OperatingPoint(LIMIT, least_w, least_w * per_w))
@@ -153,15 +180,17 @@ class Braiins:
         if point.key == OFF:
             reply = await self._command(_PAUSE, b"", until)
             return Outcome.ALREADY_THERE if reply.number(1) else Outcome.ACKNOWLEDGED
-        if point.key != LIMIT:
-            raise Unsupported(f"Braiins OS knows {OFF} and {LIMIT}, not {point.key!r}")
-        target_w = math.floor(point.draw_w + 1e-6)
+        if point.key not in (LIMIT, NORMAL):
+            raise Unsupported(f"Braiins OS knows {OFF}, {LIMIT} and {NORMAL}, not {point.key!r}")
+        target_w = math.floor(point.draw_w + 1e-6) if point.key == LIMIT else None
         if self._is_paused is None or self._target_w in (None, target_w):
             self._target_w = None  # whatever is remembered, it is asked anew
             await self.read(until)
+        if self._tunes_by_power is not None and self._tunes_by_power is not (point.key == LIMIT):
+            raise Unsupported(f"its tuner {'runs' if self._tunes_by_power else 'does not run'} by power")
         is_paused = self._is_paused is not False  # one that does not say is told to resume
-        has_changed = self._target_w != target_w
-        if has_changed:
+        has_changed = target_w is not None and self._target_w != target_w
+        if has_changed and target_w is not None:
             await self._set_target(target_w, until)
         if not is_paused:
             return Outcome.ACKNOWLEDGED if has_changed else Outcome.ALREADY_THERE
@@ -184,11 +213,26 @@ class Braiins:
         if taken_w != target_w:
             raise OutcomeUnknown(f"asked for {target_w} W, it took {taken_w} W")
 
+    def _point_key(self) -> str | None:
+        if self._tunes_by_power is False:
+            return NORMAL
+        return LIMIT if self._target_w is not None else None
+
+    async def _learn_ramps(self, until: Seconds) -> None:
+        try:
+            boards = (await self._ask(_CONFIGURATION, until)).message(5)
+        except BadReply:
+            return  # a release that does not tell
+        self._ramp_up_s, self._ramp_down_s = (
+            float(boards.number(field)) if 0 < boards.number(field) <= _LONGEST_RAMP_S else 0.0 for field in (4, 5)
+        )
+
     def _learn_target(self, tuner: Message, writes: int) -> Watts | None:
         target_w = watts(tuner.message(2).message(2).number(1))
         if writes == self._writes:  # otherwise it was asked before a write and is history
             self._target_w = int(target_w) if target_w is not None else None
             self._is_tuning = tuner.number(1) == _TUNING
+            self._tunes_by_power = _is_by_power(tuner)
             self._asked_at = time.monotonic()
         return target_w
 
@@ -272,6 +316,11 @@ class Braiins:
         if not re.fullmatch(r"[!-~]{1,4096}", token):
             raise AuthFailed("it gives no token for the password")
         return token, min(reply.number(2) or _TOKEN_LASTS_S, _TOKEN_LASTS_S)
+
+
+def _is_by_power(tuner: Message) -> bool:
+    """By its tuner's state: a target in watts, and neither one in hashes nor frequencies set by hand."""
+    return not tuner.has(3) and tuner.number(1) != _DISABLED
 
 
 async def _all(*questions: Coroutine[Any, Any, Message]) -> list[Message]:

@@ -26,11 +26,17 @@ class BraiinsUnit(Unit):
 
     speaks = frozenset({Wire.RPC, Wire.HTTP, Wire.BRAIINS})
 
-    __slots__ = ("_tokens",)
+    __slots__ = ("_tokens", "ramp_down_s", "tunes_by_hashrate")
 
     def __init__(self, board: Board, miner: Miner, address: str, password: str) -> None:
         super().__init__(board, miner, address, password)
         self._tokens = Tokens(TOKEN_LIFE_S)
+        self.ramp_down_s: int | None = None
+        """How long it takes over a pause: its quick ramping, where somebody has set it (from API 1.7)."""
+        self.tunes_by_hashrate = False
+
+    def settings(self) -> dict[str, object]:
+        return super().settings() | {"ramp_down_s": self.ramp_down_s, "tunes_by_hashrate": self.tunes_by_hashrate}
 
     def http(self, request: HttpRequest) -> Answer | None:
         return reply(request, 200, page("Braiins OS"))
@@ -66,6 +72,7 @@ class BraiinsUnit(Unit):
         """Take a power target within its constraints; whether it did."""
         if not self.lowest_target_w <= target_w <= self.miner.model.rated_w:
             return False
+        self.tunes_by_hashrate = False
         if target_w != self.target_w:
             self.miner.set_limit(target_w, self.now())
         return True

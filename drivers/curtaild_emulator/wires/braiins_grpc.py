@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+import betterproto
 from grpclib.config import Configuration
 from grpclib.const import Cardinality, Status
 from grpclib.const import Handler as Method
@@ -30,6 +32,23 @@ from curtaild_emulator.wires.unit import Board, Effect, Wire
 _PACKAGE = "/braiins.bos.v1."
 _LOGIN = "AuthenticationService/Login"
 _CHIPS = 126
+
+
+@dataclass(eq=False, repr=False)
+class _BoardsConfiguration(betterproto.Message):
+    """HashboardPerformanceConfiguration with the quick ramping that came with API 1.7, which pyasic has not yet."""
+
+    quick_ramping_time_up_s: int | None = betterproto.uint32_field(4, optional=True)
+    quick_ramping_time_down_s: int | None = betterproto.uint32_field(5, optional=True)
+
+
+@dataclass(eq=False, repr=False)
+class _Configuration(betterproto.Message):
+    """GetMinerConfigurationResponse of API 1.7."""
+
+    pool_groups: list[v1.PoolGroupConfiguration] = betterproto.message_field(1)  # noqa: RUF009  # its way to say a field
+    tuner: v1.TunerConfiguration = betterproto.message_field(3)  # noqa: RUF009  # its way to say a field
+    hashboard_config: _BoardsConfiguration = betterproto.message_field(5)  # noqa: RUF009  # its way to say a field
 
 
 class _Call(NamedTuple):
@@ -131,7 +150,7 @@ async def _for_ever() -> None:
 def _pause(unit: BraiinsUnit, request: Any) -> Any:
     already = unit.miner.setting.asleep
     if not already:
-        unit.miner.sleep(unit.now())
+        unit.miner.sleep(unit.now(), unit.ramp_down_s)
     return v1.PauseMiningResponse(already_paused=already)
 
 
@@ -177,6 +196,12 @@ def _mode(unit: BraiinsUnit, request: Any) -> Any:
 
 
 def _tuner(unit: BraiinsUnit, request: Any) -> Any:
+    if unit.tunes_by_hashrate:
+        target = v1.TeraHashrate(terahash_per_second=unit.miner.model.rated_hs / 1e12)
+        return v1.GetTunerStateResponse(
+            overall_tuner_state=v1.TunerState.STABLE,
+            hashrate_target_mode_state=v1.HashrateTargetModeState(current_target=target),
+        )
     return v1.GetTunerStateResponse(
         overall_tuner_state=v1.TunerState.STABLE if unit.miner.is_settled else v1.TunerState.TUNING,
         power_target_mode_state=v1.PowerTargetModeState(current_target=v1.Power(watt=round(unit.target_w))),
@@ -205,7 +230,8 @@ def _configuration(unit: BraiinsUnit, request: Any) -> Any:
         enabled=True, tuner_mode=v1.TunerMode.POWER_TARGET, power_target=v1.Power(watt=round(unit.target_w))
     )
     group = v1.PoolGroupConfiguration(uid="0", name="default", quota=v1.Quota(value=1), pools=pools)
-    return v1.GetMinerConfigurationResponse(pool_groups=[group], tuner=tuner)
+    boards = _BoardsConfiguration(quick_ramping_time_down_s=unit.ramp_down_s)
+    return _Configuration(pool_groups=[group], tuner=tuner, hashboard_config=boards)
 
 
 def _pool_groups(unit: BraiinsUnit, request: Any) -> Any:
@@ -319,7 +345,7 @@ _CALLS: dict[str, _Call] = {
     "PerformanceService/GetTunerState": _Call(v1.GetTunerStateRequest, v1.GetTunerStateResponse, _tuner),
     "ConfigurationService/GetConstraints": _Call(v1.GetConstraintsRequest, v1.GetConstraintsResponse, _constraints),
     "ConfigurationService/GetMinerConfiguration": _Call(
-        v1.GetMinerConfigurationRequest, v1.GetMinerConfigurationResponse, _configuration
+        v1.GetMinerConfigurationRequest, _Configuration, _configuration
     ),
     "PoolService/GetPoolGroups": _Call(v1.GetPoolGroupsRequest, v1.GetPoolGroupsResponse, _pool_groups),
     "MinerService/GetMinerDetails": _Call(v1.GetMinerDetailsRequest, v1.GetMinerDetailsResponse, _details),
