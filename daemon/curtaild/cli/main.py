@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curtaild.cli import demo, emulate, gpu, grid, probe, run, scan, status
+from curtaild.cli import demo, emulate, gpu, grid, probe, rehearse, run, scan, status
 
 SITE_FILE = Path("/etc/curtaild/site.toml")
 
@@ -25,6 +25,7 @@ app.command("demo")(demo.command)
 app.command("emulate")(emulate.command)
 app.command("scan")(scan.command)
 app.command("probe")(probe.command)
+app.command("rehearse")(rehearse.command)
 app.command("status")(status.command)
 
 ConfigOption = Annotated[
