@@ -39,7 +39,7 @@ async def emulated_node(bmc: str, speed: float = 1_000.0, **settings: Any) -> As
         device = opener()
         stack.push_async_callback(device.close)
         forgets = PROFILES[bmc].lever is Lever.GPU_METRICS  # GPUs take no limit before they have power
-        yield Bench(device, opener, patience_s=3.0 if forgets else 10.0, farm=farm)
+        yield Bench(device, opener, patience_s=1.5 if forgets else 10.0, farm=farm)
 
 
 def _opener(farm: EmulatedFarm, bmc: str, settings: dict[str, Any]) -> Callable[..., Device]:

@@ -63,6 +63,8 @@ class RedfishNode:
         self._limits: dict[str, LimitState] = {}
         self._limits_asked_at = _NEVER
         self._writes = 0
+        self._told: object = None
+        self._told_at = _NEVER
         self._told_off_at: Seconds | None = None
 
     @property
@@ -184,7 +186,8 @@ class RedfishNode:
             state = limit_state(profile.shape, body)
             self._limits = {layout.power: state} if state is not None else {}
             return
-        if time.monotonic() - self._limits_asked_at <= self._settings.recheck_s:
+        is_old = time.monotonic() - self._limits_asked_at > self._settings.recheck_s
+        if not is_old and not self._awaits_limits():
             return
         told: dict[str, LimitState] = {}
         try:
@@ -197,6 +200,12 @@ class RedfishNode:
             told = {}
         if writes == self._writes:
             self._limits, self._limits_asked_at = told, time.monotonic()
+
+    def _awaits_limits(self) -> bool:
+        """Whether limits that were told a moment ago are not shown yet: a task may still be setting them."""
+        if time.monotonic() - self._told_at > 2 * SETTLE_DOWN_S:
+            return False
+        return any(state.set_w != self._told for state in self._limits.values())
 
     def _limit_w(self, layout: Layout) -> Watts | None:
         """The node's limit, `None` unless each of its limits is known."""
@@ -268,6 +277,7 @@ class RedfishNode:
         if state.set_w == wanted:
             return False
         self._note_write()
+        self._told, self._told_at = wanted, time.monotonic()
         try:
             await self._bmc.change("PATCH", path, change, until, seen.etag)
         except WantsTag:  # it changes faster than it can be asked (live watts count), or compares tags its own way
