@@ -6,8 +6,8 @@ Nothing here trusts types: a bool is no number, a float is no sequence number, a
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -21,9 +21,20 @@ MAX_TEXT = 128
 MAX_SEQ = 2**63 - 1
 """Highest sequence number: what a signed 64-bit column can keep."""
 
+UNPRINTABLE = (
+    r"\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u200b-\u200f\u2028-\u202f\u2060-\u206f\ud800-\udfff\ufeff\ufff0-\uffff"
+)
+"""What no identifier may hold, as a class of a regular expression: controls, what turns text around, what hides in it,
+halves of characters."""
+
+MOST_AMOUNT = sys.float_info.max
+
 _EARLIEST: UnixSeconds = 0.0
 _LATEST: UnixSeconds = 253402300799.0  # 9999-12-31T23:59:59Z, the last second RFC 3339 can write
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+RFC3339 = "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+MAX_MOMENT_TEXT = 40
+_MOMENT = re.compile(RFC3339)
+_UNPRINTABLE = re.compile(f"[{UNPRINTABLE}]")
 
 
 class Rejection(Exception):
@@ -76,7 +87,7 @@ def required(body: Mapping[str, object], key: str) -> object:
 def text(body: Mapping[str, object], key: str) -> str:
     """A printable string of 1 to 128 characters: it goes into logs, the ledger and answers."""
     value = required(body, key)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or _UNPRINTABLE.search(value):
         raise malformed(f"{key} must be 1 to {MAX_TEXT} printable characters, got {shown(value)}")
     return value
 
@@ -86,10 +97,12 @@ def text_or_none(body: Mapping[str, object], key: str) -> str | None:
 
 
 def sequence(body: Mapping[str, object], key: str) -> int:
+    """An integer; JSON does not tell 5.0 from 5."""
     value = required(body, key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEQ:
+    number = readable_sequence(body, key)
+    if number is None:
         raise malformed(f"{key} must be an integer from 0 to {MAX_SEQ}, got {shown(value)}")
-    return value
+    return number
 
 
 def ceiling(body: Mapping[str, object], key: str) -> Ceiling:
@@ -117,7 +130,7 @@ def amount_or_none(body: Mapping[str, object], key: str) -> float | None:
 def moment(body: Mapping[str, object], key: str) -> UnixSeconds:
     """An RFC 3339 timestamp with `Z` or an offset; local times are nobody's time."""
     value = required(body, key)
-    if isinstance(value, str) and len(value) <= 40 and _RFC3339.fullmatch(value):
+    if isinstance(value, str) and len(value) <= MAX_MOMENT_TEXT and _MOMENT.fullmatch(value):
         try:
             return datetime.fromisoformat(value.upper()).timestamp()
         except (ValueError, OverflowError):
@@ -136,12 +149,14 @@ def readable_text(body: Mapping[str, object], key: str) -> str | None:
     if not isinstance(value, str):
         return None
     cut = value[:MAX_TEXT]
-    return cut if cut and cut.isprintable() else None
+    return cut if cut and not _UNPRINTABLE.search(cut) else None
 
 
 def readable_sequence(body: Mapping[str, object], key: str) -> int | None:
     value = body.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEQ else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_SEQ:
+        return None
+    return int(value) if value == int(value) else None
 
 
 def timestamp(unix: UnixSeconds) -> str:
@@ -151,10 +166,6 @@ def timestamp(unix: UnixSeconds) -> str:
 
 
 def _finite(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return None
-    return number if math.isfinite(number) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -MOST_AMOUNT <= value <= MOST_AMOUNT:
+        return None  # NaN, too, and an integer of hundreds of digits
+    return float(value)

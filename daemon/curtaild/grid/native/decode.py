@@ -18,15 +18,12 @@ from curtaild.core.allocation import (
     MessageRejected,
     RejectCode,
     ScheduleReceived,
-    Urgency,
 )
 from curtaild.grid import fields
 from curtaild.grid.fields import Rejection, malformed
+from curtaild.grid.native import shapes
 from curtaild.grid.native.topics import Context
 from curtaild_drivers.contract import FeederId
-
-MAX_SCHEDULED = 256
-"""Most allocations in one schedule."""
 
 
 def decode(topic: str, payload: bytes, retained: bool, context: Context) -> GridMessage | None:
@@ -64,8 +61,8 @@ def decode(topic: str, payload: bytes, retained: bool, context: Context) -> Grid
 
 def _read(topic: str, body: Mapping[str, object], retained: bool, context: Context) -> GridMessage:
     if topic == context.topics.heartbeat:
-        fields.moment(body, "at")
-        fields.sequence(body, "seq")
+        shapes.AT.of(body)
+        shapes.SEQ.of(body)
         return HeartbeatReceived()
     if topic == context.topics.schedule:
         return _schedule(body, retained, context)
@@ -73,18 +70,14 @@ def _read(topic: str, body: Mapping[str, object], retained: bool, context: Conte
 
 
 def _allocation(body: Mapping[str, object], context: Context) -> Allocation:
-    identity, seq, issuer = fields.text(body, "id"), fields.sequence(body, "seq"), fields.text(body, "issuer")
-    ceiling = fields.ceiling(body, "limit_w")
-    feeder = fields.text_or_none(body, "feeder")
-    issued_at = fields.moment(body, "issued_at")
-    valid_from, valid_until = fields.moment(body, "valid_from"), fields.moment_or_none(body, "valid_until")
+    identity, seq, issuer = shapes.ID.of(body), shapes.SEQ.of(body), shapes.ISSUER.of(body)
+    ceiling = shapes.LIMIT.of(body)
+    feeder = shapes.FEEDER.of(body)
+    issued_at = shapes.ISSUED_AT.of(body)
+    valid_from, valid_until = shapes.VALID_FROM.of(body), shapes.VALID_UNTIL.of(body)
     if valid_until is not None and valid_until <= valid_from:
         raise malformed("valid_until must be after valid_from")
-    urgency = body.get("class", Urgency.NORMAL.value)
-    if not isinstance(urgency, str) or urgency not in {each.value for each in Urgency}:
-        raise malformed(f"class must be normal or emergency, got {fields.shown(urgency)}")
-    reach_by_s = fields.amount_or_none(body, "reach_by_s")
-    ramp = fields.amount_or_none(body, "max_ramp_up_w_per_min")
+    urgency, reach_by_s, ramp = shapes.CLASS.of(body), shapes.REACH_BY.of(body), shapes.RAMP.of(body)
     wall = context.clock.wall()
     _refuse_future(issued_at, wall, context)
     to_monotonic = context.clock.monotonic() - wall  # read once, so that all times of a message agree
@@ -99,20 +92,16 @@ def _allocation(body: Mapping[str, object], context: Context) -> Allocation:
         valid_until=None if valid_until is None else valid_until + to_monotonic,
         reach_by_s=reach_by_s,
         max_ramp_up_w_per_min=ramp,
-        urgency=Urgency(urgency),
+        urgency=urgency,
     )
 
 
 def _schedule(body: Mapping[str, object], retained: bool, context: Context) -> ScheduleReceived:
     """One bad item refuses the whole: half a schedule is a schedule nobody wrote."""
-    issuer = fields.text(body, "issuer")
-    seq = fields.sequence(body, "seq")
-    _refuse_future(fields.moment(body, "issued_at"), context.clock.wall(), context)
-    items = fields.required(body, "allocations")
-    if not isinstance(items, list):
-        raise malformed(f"allocations must be a list, got {fields.shown(items)}")
-    if len(items) > MAX_SCHEDULED:
-        raise Rejection(RejectCode.TOO_LARGE, f"{len(items)} allocations in one schedule, most is {MAX_SCHEDULED}")
+    issuer = shapes.ISSUER.of(body)
+    seq = shapes.SEQ.of(body)
+    _refuse_future(shapes.ISSUED_AT.of(body), context.clock.wall(), context)
+    items = shapes.ALLOCATIONS.of(body)
     allocations = []
     for index, item in enumerate(items):
         if not isinstance(item, dict):
