@@ -24,6 +24,8 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
+from drivers.conftest import Bench
+from drivers.rigs import rig_of
 from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, HttpAsked, Server, http_answer, patience, plain_http, rpc
 
 OFF = OperatingPoint("off", 50, 0.0)
@@ -242,3 +244,18 @@ async def test_identity() -> None:
     async with running(Miner(), firmware="auradine") as device:
         identity = await device.identify()
     assert identity == Identity("Auradine", "AT1500", "auradine", "2023-12.27", "AU23200006", 3300.0)
+
+
+async def test_the_mode_it_was_found_in_can_be_put_back() -> None:
+    async with rig_of("auradine") as rig:
+        assert isinstance(rig, Bench)
+        rig.miner.set_preset("eco", rig.emulated.now())
+        rig.settle()
+        points = await rig.device.operating_points()
+        assert [point.key for point in points.points] == ["off", "limit", "limit", "eco"]
+        found = rig.settings()
+        for point in (OFF, points.highest, points.points[1], points.highest, OFF, points.highest):
+            assert await rig.device.apply(point) is Outcome.ACKNOWLEDGED
+            rig.settle()
+        assert rig.settings() == found
+        assert (await rig.device.operating_points()) == points, "also once it was throttled"

@@ -48,8 +48,9 @@ SUPPORT = Support(
 
 LIMIT = "limit"
 """The key of the points that are held by a power target, in whole watts."""
-NORMAL = "normal"
-"""The mode a machine is shipped in: what its rating says. Of "eco" and "turbo" nobody says the draw."""
+MODES = ("normal", "eco")
+"""The modes that draw no more than its rating: "normal", in which it is shipped, and "eco", of which nobody says how
+much less. What "turbo" draws nobody says at all, so it is never chosen."""
 
 _LOWEST_SHARE = 0.5
 """How far under its rating a target is given; assumed, since the firmware names no least target."""
@@ -67,6 +68,7 @@ class Auradine:
         self._web = WebServer(access.host, access.settings.auradine_port)
         self._token: str | None = None
         self._mode: str | None = None
+        self._found_in: str | None = None
         self._target_w: int | None = None
         self._is_asleep: bool | None = None
         self._asked_at: Seconds = float("-inf")
@@ -111,35 +113,35 @@ class Auradine:
         )
 
     async def operating_points(self, until: Seconds) -> OperatingPoints:
-        """Off, then every watt up to the rating, or to what it is set to where that is higher; and the mode it is
-        shipped in, where it is in that, so that it can be put back as it was found."""
+        """Off, then every watt up to the rating, or to what it is set to where that is higher; and the mode it was
+        found in, so that it can be put back into it."""
         await self._learn_mode(until)
         rating = self._access.rating()
         full_w = max(rating.power_w if rating else 0.0, float(self._target_w or 0))
         if not full_w:
             raise unknown_draw(self._access.model)
         per_w = rating.rate_hs / rating.power_w if rating else _HASH_PER_JOULE
-        least_w, most_w = full_w * _LOWEST_SHARE, full_w - 1.0 if self._mode == NORMAL else full_w
+        least_w, most_w = full_w * _LOWEST_SHARE, full_w - 1.0 if self._found_in else full_w
         working = [OperatingPoint(LIMIT, most_w, most_w * per_w, divisible=True)]
         if least_w > STANDBY_W:
             working.insert(0, OperatingPoint(LIMIT, least_w, least_w * per_w))
-        if self._mode == NORMAL:
-            working.append(OperatingPoint(NORMAL, full_w, full_w * per_w))
+        if self._found_in:
+            working.append(OperatingPoint(self._found_in, full_w, full_w * per_w))
         return OperatingPoints((off_point(), *working), step_w=1.0)
 
     async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
         if point.key == OFF:
             await self._command({"sleep": "on"}, until)
             return Outcome.ACKNOWLEDGED
-        if point.key not in (LIMIT, NORMAL):
-            raise Unsupported(f"an Auradine knows {OFF}, {LIMIT} and {NORMAL}, not {point.key!r}")
+        if point.key not in (LIMIT, *MODES):
+            raise Unsupported(f"an Auradine knows {OFF}, {LIMIT}, {' and '.join(MODES)}, not {point.key!r}")
         target_w = math.floor(point.draw_w + 1e-6) if point.key == LIMIT else None
         if self._is_asleep is None or (self._mode, self._target_w) == (point.key, target_w):
             await self._learn_mode(until)
         is_asleep = self._is_asleep is not False
         has_changed = (self._mode, self._target_w) != (point.key, target_w)
         if has_changed and target_w is None:
-            await self._command({"mode": NORMAL}, until)
+            await self._command({"mode": point.key}, until)
         elif has_changed:
             await self._command({"mode": "custom", "tune": "power", "power": target_w}, until)
         if not is_asleep:
@@ -169,6 +171,7 @@ class Auradine:
         target_w = watts(mode.get("Power"))
         is_by_power = named == "custom" and target_w is not None
         self._mode = LIMIT if is_by_power else named if isinstance(named, str) and named else None
+        self._found_in = self._mode if self._mode in MODES else self._found_in
         self._target_w = int(target_w) if is_by_power and target_w is not None else None
         self._is_asleep = {"on": True, "true": True, "off": False, "false": False}.get(sleep)
         self._asked_at = time.monotonic()
