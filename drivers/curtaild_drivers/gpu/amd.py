@@ -33,6 +33,7 @@ from curtaild_drivers.gpu.card import (
 )
 from curtaild_drivers.gpu.node import GpuNode
 from curtaild_drivers.gpu.settings import AmdSettings
+from curtaild_drivers.maturity import Maturity, Support
 from curtaild_drivers.registry import Driver, DriverSettings, OpenContext
 
 T = TypeVar("T")
@@ -219,4 +220,23 @@ def open_device(address: str, settings: DriverSettings, context: OpenContext) ->
     return GpuNode(address, settings, AmdHost())
 
 
-DRIVER = Driver(name="amdsmi", settings=AmdSettings, open_device=open_device)
+SUPPORT = (
+    Support(
+        firmware="",
+        device="the AMD GPUs of the daemon's own host, together one node (extra `amd`)",
+        maturity=Maturity.EMULATED,
+        proven="against bindings that answer as AMD's do; the import without ROCm against the real ones",
+        reads_watts="yes; the node's by a formula, corrected where a meter stands",
+        throttled_by="power limit, shared out among the GPUs",
+        stopped_by="opt-in: the site's own programs",
+        auth="root",
+        ports="none",
+        quirks=(
+            "Without ROCm's C library the bindings' import raises KeyError.",
+            "Some boards and virtual functions tell bounds that leave no room: they are watched only.",
+        ),
+        sources=("amdsmi 7.0, amdsmi_interface.py",),
+    ),
+)
+
+DRIVER = Driver(name="amdsmi", settings=AmdSettings, open_device=open_device, support=SUPPORT)

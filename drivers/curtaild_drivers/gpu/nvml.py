@@ -8,6 +8,7 @@ from curtaild_drivers.contract import Unreachable
 from curtaild_drivers.gpu.card import Card
 from curtaild_drivers.gpu.node import GpuNode
 from curtaild_drivers.gpu.settings import NvmlSettings
+from curtaild_drivers.maturity import Maturity, Support
 from curtaild_drivers.registry import Driver, DriverSettings, OpenContext
 
 
@@ -54,4 +55,24 @@ def open_device(address: str, settings: DriverSettings, context: OpenContext) ->
     return GpuNode(address, settings, NvmlHost())
 
 
-DRIVER = Driver(name="nvml", settings=NvmlSettings, open_device=open_device)
+SUPPORT = (
+    Support(
+        firmware="",
+        device="the NVIDIA GPUs of the daemon's own host, from Kepler on, together one node",
+        maturity=Maturity.EMULATED,
+        proven="through NVIDIA's own Python bindings, against a stub of the library with a GPU's physics",
+        reads_watts="yes; the node's by a formula, corrected where a meter stands",
+        throttled_by="power limit, shared out among the GPUs; opt-in: clock lock",
+        stopped_by="opt-in: the site's own programs",
+        auth="root or CAP_SYS_ADMIN",
+        ports="none",
+        quirks=(
+            "A limit bounds the draw and does not set it: work that draws less runs on unchanged.",
+            "Without persistence mode the limits are gone when the driver's last client ends.",
+            "Some GH200 take limits for their whole module only.",
+        ),
+        sources=("NVML's API reference", "nvidia-ml-py 13"),
+    ),
+)
+
+DRIVER = Driver(name="nvml", settings=NvmlSettings, open_device=open_device, support=SUPPORT)
