@@ -23,7 +23,7 @@ from curtaild.fleet import FleetDevice, open_devices, open_meters
 from curtaild.grid.connection import GridLink
 from curtaild.grid.opening import Books, open_grid
 from curtaild.inbox import Inbox
-from curtaild.narrate import watts
+from curtaild.narrate import exchange, watts
 from curtaild.poller import Poller
 from curtaild.sd_notify import Notifier
 from curtaild.store import Store
@@ -141,10 +141,17 @@ class Daemon:
         await asyncio.wait([self.control.keep_learned()], timeout=STOP_DEADLINE_S)
 
     def _identified(self, device: FleetDevice) -> None:
-        if device.identity is not None:
-            self._identities[device.spec.id] = device.identity
-            self.control.remember_identity(device.spec.id, device.identity)
-            self.telemetry.describe(device.spec.id, device.spec.driver, device.identity)
+        name, found = device.spec.id, device.identity
+        if found is None:
+            return
+        known = self._identities.get(name)
+        if known is not None and (told := exchange(known, found)) is not None:
+            log.warning("%s: %s; it is read as that, and its draw is learned anew", name, told)
+            if (device := self.control.site.devices.get(name)) is not None:
+                device.learned = {}
+        self._identities[name] = found
+        self.control.remember_identity(name, found)
+        self.telemetry.describe(name, device.spec.driver, found)
 
     # ---- run ----------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from curtaild.core.events import (
     MeterChanged,
 )
 from curtaild.core.limits import Limit
-from curtaild_drivers.contract import Watts
+from curtaild_drivers.contract import Identity, Watts
 
 log = logging.getLogger("curtaild")
 
@@ -73,6 +73,22 @@ def _narrate_device(event: DeviceChanged) -> None:
         log.warning("%s: %s: %s; %s", event.device, event.condition.value, event.detail, _REMEDIES[event.condition])
     else:
         log.info("%s: no longer %s", event.device, event.condition.value)
+
+
+def who(identity: Identity) -> str:
+    """A device in few words: "Antminer S21 under luxos 2024.5.1"."""
+    name = " ".join(filter(None, (identity.make, identity.model))) or "a miner"
+    return f"{name} under {identity.firmware}" + (f" {identity.version}" if identity.version else "")
+
+
+def exchange(known: Identity, found: Identity) -> str | None:
+    """What to say where another device, or another firmware, answers than the one that was known; `None` where it is
+    the same in perhaps another version. Firmwares tell serials of their own, so those count within one only."""
+    if (known.make, known.model, known.firmware) != (found.make, found.model, found.firmware):
+        return f"was {who(known)}, is now {who(found)}"
+    if known.serial and found.serial and known.serial != found.serial:
+        return f"another {who(found)} stands there now"
+    return None
 
 
 def watts(value_w: Watts) -> str:

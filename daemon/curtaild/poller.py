@@ -1,7 +1,8 @@
 """Reads every device and meter in its own rhythm: bounded, spread in time, never in the way of a shed.
 
 A device is identified once, then described (what it offers), then read by its one hot command. One that does not
-answer is asked less and less often; one that moves, or whose setpoint nobody knows, every second.
+answer is asked less and less often; one that moves, or whose setpoint nobody knows, every second. Who it is, is asked
+anew when another device or firmware may stand at its address.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ FIRST_ROUND_S = 2.0
 """The first round of polls is spread over so long, so that the boot's grace suffices to know the site."""
 IDENTIFY_AGAIN_AFTER = 3
 """Unreadable replies in a row: perhaps it runs another firmware now."""
+ASK_ANEW_EVERY = 4
+"""So many failures running, and it is asked who it is: another firmware may answer, on other ports."""
+DOUBTED_WITHIN_S = 3600.0
+"""Whom this run remembers from an earlier one is asked within so long whether it is still the same device."""
+BACK_WITHIN_S = 600.0
+"""Likewise whoever comes back after an outage, when machines are exchanged; a whole row may come back at once."""
 MOST_AT_ONCE = 4096
 SLOW_AFTER_S = 1.0
 
@@ -57,6 +64,7 @@ class _Subject:
     failures: int = 0
     bad_replies: int = 0
     round: int = 0
+    doubted_at: Seconds | None = None
 
 
 class Poller:
@@ -100,6 +108,7 @@ class Poller:
         start = self._clock.monotonic()
         for name, subject in self._subjects.items():
             heapq.heappush(self._due, (start + subject.phase * FIRST_ROUND_S, subject.round, name))
+            subject.doubted_at = start + subject.phase * DOUBTED_WITHIN_S if subject.is_identified else None
         meters = [asyncio.create_task(self._read_meter(meter)) for meter in self._meters]
         try:
             while True:
@@ -176,13 +185,14 @@ class Poller:
         try:
             async with asyncio.timeout(GUARD_S):
                 if not subject.is_identified:
-                    identity = await driver.identify()
-                    subject.is_identified = True
-                    subject.device.identity = identity
-                    self._on_identity(name, identity)
+                    await self._identify(name, subject)
+                elif subject.failures % ASK_ANEW_EVERY == ASK_ANEW_EVERY - 1:
+                    with suppress(DriverError):
+                        await self._identify(name, subject)
                 if not subject.is_described:
                     await self._describe(name, subject)
                 self._inbox.reading(name, await driver.read())
+                await self._doubt(name, subject)
         except AuthFailed as error:
             return self._failed(name, Condition.AUTH_FAILED, PollOutcome.AUTH_FAILED, error)
         except BadReply as error:
@@ -202,6 +212,26 @@ class Poller:
             return self._failed(name, Condition.BAD_REPLY, PollOutcome.BAD_REPLY, error)
         subject.bad_replies = 0
         return PollOutcome.OK
+
+    async def _identify(self, name: DeviceId, subject: _Subject) -> None:
+        identity = await subject.device.driver.identify()
+        subject.is_identified, subject.doubted_at = True, None
+        if identity != subject.device.identity:
+            subject.is_described = False
+            subject.device.identity = identity
+            self._on_identity(name, identity)
+
+    async def _doubt(self, name: DeviceId, subject: _Subject) -> None:
+        """Whether it is still who it was, where that is due: after its reading, and never while it is in motion."""
+        now = self._clock.monotonic()
+        if subject.failures >= IDENTIFY_AGAIN_AFTER:
+            subject.doubted_at = now + subject.phase * BACK_WITHIN_S
+        if subject.doubted_at is None or now < subject.doubted_at or self._is_watched(name):
+            return
+        try:
+            await self._identify(name, subject)
+        except DriverError:  # the reading stands without it
+            subject.doubted_at = now + BACK_WITHIN_S
 
     async def _describe(self, name: DeviceId, subject: _Subject) -> None:
         driver, identity = subject.device.driver, subject.device.identity

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from curtaild.narrate import exchange
 from curtaild.survey.changes import Kind, changes
 from curtaild.survey.notes import Met, Notes, NotesDamaged
 from curtaild.survey.scan import Tally
@@ -45,6 +46,22 @@ def told(before: dict[str, Identity], now: dict[str, Identity]) -> list[tuple[Ki
 )
 def test_what_is_told(before: dict[str, Identity], now: dict[str, Identity], expected: list[tuple[Kind, str]]) -> None:
     assert told(before, now) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (S21, None),
+        (replace(S21, version="2025-03"), None),
+        (replace(S21, serial=""), None),
+        (replace(S21, serial="A2"), "another Antminer S21 under antminer 2024-01 stands there now"),
+        (replace(S21, model="S19", serial="A2"), "was Antminer S21 under antminer 2024-01, is now Antminer S19"),
+        (replace(S21, firmware="luxos", serial="L1"), "is now Antminer S21 under luxos"),
+    ],
+)
+def test_the_running_daemon_tells_an_exchange_and_no_update(now: Identity, told: str | None) -> None:
+    said = exchange(S21, now)
+    assert said is None if told is None else said is not None and told in said
 
 
 def test_two_that_swapped_places_are_both_told() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from curtaild.narrate import who
 from curtaild.survey.notes import Met
 from curtaild.survey.scan import Tally
 from curtaild.survey.targets import in_order
@@ -37,12 +38,6 @@ class Change:
     kind: Kind
     address: str
     detail: str
-
-
-def who(identity: Identity) -> str:
-    """A device in few words: "Antminer S21 under luxos 2024.5.1"."""
-    name = " ".join(filter(None, (identity.make, identity.model))) or "a miner"
-    return f"{name} under {identity.firmware}" + (f" {identity.version}" if identity.version else "")
 
 
 def changes(

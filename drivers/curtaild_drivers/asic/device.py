@@ -109,8 +109,9 @@ class AsicDevice:
             rating = self._access.rating()
             if identity.rated_w is None and rating is not None:
                 identity = replace(identity, rated_w=rating.power_w)
-            self._firmware = await identify.remembered(self._access, identity) or firmware
-            self._identity = identity
+            if before is None or identity != self._identity:
+                self._firmware = await identify.remembered(self._access, identity) or firmware
+            self._identity = identity  # still the same: what it has in hand, a session or a token, stays so
         finally:
             for outdated in (before, firmware):  # some keep a connection
                 if outdated is not None and outdated is not self._firmware:
