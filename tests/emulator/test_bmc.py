@@ -22,7 +22,7 @@ NODE_CAPS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "hpe-ilo": (("Chassis", "0", "Power"), LIMIT),
     "ami": (("Chassis", "0", "Power"), LIMIT),
     "lenovo-xcc": (("Chassis", "0", "Controls", "0"), {"SetPoint": 5_000, "ControlMode": "Manual"}),
-    "cray": (("Chassis", "0", "Controls", "0"), {"SetPoint": 5_000, "ControlMode": "Automatic"}),
+    "cray": (("Chassis", "0", "Controls", "8"), {"SetPoint": 5_000, "ControlMode": "Automatic"}),
     "openbmc": (("Chassis", "0", "EnvironmentMetrics"), BY_METRICS),
 }
 GPUS = ("Systems", "1", "Processors")
@@ -93,6 +93,20 @@ async def test_an_hgx_baseboard_caps_each_gpu() -> None:
         assert metrics["PowerWatts"]["Reading"] == 300.0
         board = await client.get(await client.follow("Chassis", "1", "EnvironmentMetrics"))
         assert board["PowerWatts"]["Reading"] == 2_400.0
+
+
+async def test_a_cray_blade_has_a_control_for_each_gpu_beside_the_node_s() -> None:
+    async with client_of("cray") as client:
+        members = (await client.get(await client.follow("Chassis", "0", "Controls")))["Members"]
+        names = [member["@odata.id"].rpartition("/")[2] for member in members]
+        assert names == [*(f"Accelerator{n}PowerLimit" for n in range(8)), "NodePowerLimit"]
+        gpu = members[3]["@odata.id"]
+        assert (await client.patch(gpu, {"SetPoint": 250, "ControlMode": "Automatic"})).status == 204
+        assert client.bmc.node.gpu_caps_w == [700.0, 700.0, 700.0, 250, 700.0, 700.0, 700.0, 700.0]
+        assert (await client.patch(gpu, {"ControlMode": "Disabled"})).status == 204
+        control = await client.get(gpu)
+        assert (control["SetPoint"], control["ControlMode"], control["AllowableMax"]) == (None, "Disabled", 700)
+        assert client.bmc.node.gpu_caps_w == [700.0] * 8
 
 
 async def test_the_baseboard_is_unreadable_while_the_host_is_off() -> None:

@@ -46,16 +46,28 @@ class Cap:
     def path(self) -> str:
         """The resource that a client patches."""
         profile = self._profile
+        if profile.lever is Lever.CONTROLS:
+            return f"{profile.chassis_path}/Controls/{self.name}"
         if self._gpu is not None:
             return f"/redfish/v1/Systems/{BASEBOARD}/Processors/GPU_SXM_{self._gpu + 1}/EnvironmentMetrics"
-        if profile.lever is Lever.CONTROLS:
-            return f"{profile.chassis_path}/Controls/{profile.control}"
         return f"{profile.chassis_path}/{'Power' if profile.lever is Lever.POWER else 'EnvironmentMetrics'}"
+
+    @property
+    def name(self) -> str:
+        """The Id of its Control."""
+        return self._profile.control if self._gpu is None else f"Accelerator{self._gpu}PowerLimit"
+
+    @property
+    def is_of_node(self) -> bool:
+        return self._gpu is None
 
     @property
     def now_w(self) -> Watts | None:
         """What the BMC says it is set to, `None` where no cap holds."""
-        return self._node.node_cap_w if self._gpu is None else self._node.gpu_caps_w[self._gpu]
+        if self._gpu is None:
+            return self._node.node_cap_w
+        cap_w = self._node.gpu_caps_w[self._gpu]
+        return None if self._profile.modes is not None and cap_w >= self.max_w else cap_w
 
     def told(self) -> dict[str, Any]:
         """The properties that tell of it, in the shape of its resource."""
@@ -87,8 +99,8 @@ class Cap:
         """Do what a PATCH asked for."""
         bites_s = self._profile.bites_s
         if self._gpu is not None:
-            assert change.cap_w is not None
-            self._node.cap_gpu(self._gpu, change.cap_w, now, bites_s)
+            cap_w = change.cap_w if change.holds and change.cap_w is not None else self.max_w
+            self._node.cap_gpu(self._gpu, cap_w, now, bites_s)
             return
         if change.cap_w is not None:
             self._set_point_w = change.cap_w
@@ -143,7 +155,9 @@ class Cap:
 
 def caps_of(profile: Profile, node: GpuNode) -> dict[str, Cap]:
     """All caps of a node, by the path of their resource."""
-    gpus = range(node.model.gpus) if profile.lever is Lever.GPU_METRICS else [None]
+    gpus: list[int | None] = list(range(node.model.gpus))
+    if profile.lever is not Lever.GPU_METRICS:
+        gpus = [*gpus, None] if profile.caps_gpus_too else [None]
     return {cap.path: cap for cap in (Cap(profile, node, gpu) for gpu in gpus)}
 
 

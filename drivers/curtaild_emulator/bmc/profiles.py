@@ -28,7 +28,8 @@ class Lever(Enum):
 class Profile:
     """One maker's service.
 
-    `vendor` and `product` stand in the service root, where there are any. `modes` are the words for a cap that holds
+    `vendor` and `product` stand in the service root, where there are any. `control` is the Id of the node's Control;
+    with `caps_gpus_too` each GPU has one beside it. `modes` are the words for a cap that holds
     and one that does not, `None` where the lever takes none. `whole_watts`: a number with a point is refused.
     `demands_etag`: a PATCH without If-Match is refused. `set_point_enables`: a SetPoint alone switches the cap on.
     `patched` is the status of a write that was carried out; `in_that_state` that of a reset to where it is already.
@@ -43,6 +44,7 @@ class Profile:
     chassis: str
     lever: Lever
     control: str = ""
+    caps_gpus_too: bool = False
     modes: tuple[str, str] | None = None
     speaks_power: bool = True
     speaks_subsystem: bool = True
@@ -133,6 +135,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 chassis="Node0",
                 lever=Lever.CONTROLS,
                 control="NodePowerLimit",
+                caps_gpus_too=True,
                 modes=("Automatic", "Disabled"),
                 speaks_power=False,
                 patched=204,

@@ -176,7 +176,7 @@ def _chassis(profile: Profile, node: GpuNode, caps: Mapping[str, Cap], power_w: 
     if profile.lever is Lever.CONTROLS:
         chassis["Controls"] = link(f"{path}/Controls")
         told[f"{path}/Controls"] = collection("Control", "Controls", list(caps))
-        told |= {where: _control(profile, cap) for where, cap in caps.items()}
+        told |= {where: _control(cap) for where, cap in caps.items()}
     if has_baseboard:
         told[_HGX_CHASSIS] = _resource("Chassis", "v1_23_0", "HGX_Chassis_0", "HGX_Chassis_0", ChassisType="Module")
         told[_HGX_CHASSIS]["EnvironmentMetrics"] = link(f"{_HGX_CHASSIS}/EnvironmentMetrics")
@@ -224,14 +224,14 @@ def _power(profile: Profile, node: GpuNode, cap: Cap | None, power_w: Watts | No
     return _resource("Power", "v1_7_1", "Power", "Power", PowerControl=[control])
 
 
-def _control(profile: Profile, cap: Cap) -> Resource:
+def _control(cap: Cap) -> Resource:
     return _resource(
         "Control",
         "v1_5_0",
-        profile.control,
-        "Node Power Limit",
+        cap.name,
+        "Node Power Limit" if cap.is_of_node else f"{cap.name.removesuffix('PowerLimit')} Power Limit",
         ControlType="Power",
-        PhysicalContext="Chassis",
+        PhysicalContext="Chassis" if cap.is_of_node else "Accelerator",
         SetPointType="Single",
         SetPointUnits="W",
         Increment=1,
