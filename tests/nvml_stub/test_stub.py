@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,38 @@ def test_a_hung_call_blocks_until_it_is_released(host: Host, after_writing: bool
     host.gpus.release(0)
     call.join(10.0)
     assert host.gpus.requested_w(0) == 300.0
+
+
+def test_calls_take_their_time(host: Host) -> None:
+    host.gpus.latency_s = 0.02
+    began = time.monotonic()
+    assert host.field(0, INSTANT) == 70.0
+    assert time.monotonic() - began >= 0.02
+
+
+def test_time_may_run_faster_than_life(make_gpus: MakeGpus) -> None:
+    gpus = make_gpus([H100], speed=1e9)
+    gpus.demand_w(0, 650.0)
+    assert gpus.power_w(0) == pytest.approx(650.0)  # a microsecond is a quarter of an hour
+
+
+_DIES_WITHIN = """
+import ctypes, mmap, os, signal, sys
+from nvml_stub.layout import Farm
+from nvml_stub.library import build, physics
+with open(sys.argv[1], "r+b") as file:
+    farm = Farm.from_buffer(mmap.mmap(file.fileno(), 0))
+physics(build()).stub_lock(ctypes.pointer(farm))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_client_killed_in_the_middle_of_a_call_holds_up_nobody(host: Host) -> None:
+    command = [sys.executable, "-c", _DIES_WITHIN, str(host.gpus.path)]
+    folder = Path(__file__).parents[1]
+    assert subprocess.run(command, cwd=folder, check=False).returncode == -signal.SIGKILL
+    host.set_w(0, 300.0)
+    assert host.field(0, REQUESTED) == 300.0
 
 
 def test_symbols_and_the_init_can_be_made_to_fail(host: Host) -> None:
