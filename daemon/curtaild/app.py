@@ -147,8 +147,8 @@ class Daemon:
         known = self._identities.get(name)
         if known is not None and (told := exchange(known, found)) is not None:
             log.warning("%s: %s; it is read as that, and its draw is learned anew", name, told)
-            if (device := self.control.site.devices.get(name)) is not None:
-                device.learned = {}
+            if (known_draws := self.control.site.devices.get(name)) is not None:
+                known_draws.learned = {}
         self._identities[name] = found
         self.control.remember_identity(name, found)
         self.telemetry.describe(name, device.spec.driver, found)
