@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,19 +44,8 @@ def curtaild(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return typed
 
 
-def test_the_command_is_there_to_be_typed(make_gpus: MakeGpus) -> None:
-    gpus = make_gpus([GH200_MODULE_ONLY])
-    command = shutil.which("curtaild", path=str(Path(sys.executable).parent)) or "curtaild"
-    done = subprocess.run(
-        [command, "gpu", "show", "--json"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, **gpus.environment},
-    )
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
+def test_show_in_json(make_gpus: MakeGpus, curtaild: Type) -> None:
+    said = json.loads(curtaild(make_gpus([GH200_MODULE_ONLY]), "gpu", "show", "--json").stdout)
     assert said["driver_version"] == "570.124.06"
     assert said["may_set_limits"] is (os.geteuid() == 0)
     (gpu,) = said["gpus"]

@@ -22,6 +22,7 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.gpu import slot
+from curtaild_drivers.gpu.memory import NodeMemory
 from curtaild_drivers.gpu.node import GpuNode
 from gpu_nvml.conftest import OpenNode
 from gpu_nvml.test_node import at, busy, near, wall_w
@@ -145,6 +146,19 @@ async def test_a_hung_write_has_an_unknown_outcome_and_the_others_were_told(
         assert (await node.read()).limit_w == near(wall_w(900)), "the read-back decides"
 
 
+async def test_a_gpu_that_hangs_in_a_raise_counts_at_what_it_may_have_taken(
+    make_gpus: MakeGpus, open_node: OpenNode
+) -> None:
+    gpus = make_gpus([H100] * 2, speed=0.0)
+    async with open_node(gpus, write_deadline_s=0.05) as node:
+        await node.apply(at(wall_w(600)))
+        await node.read()
+        gpus.hang(0)
+        with pytest.raises(OutcomeUnknown):
+            await node.apply(at(wall_w(1_000)))
+        assert (await node.read()).power_w == near(wall_w(500 + 70))
+
+
 async def test_a_host_that_hangs_while_it_opens_is_told_and_not_waited_for(
     make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +189,7 @@ async def test_the_v2_setter_s_yes_is_not_believed(make_gpus: MakeGpus, open_nod
     async with open_node(gpus, base_w=100.0, gpu_factor=1.0) as node:
         await node.read()
         gpus.fails(f"{SETTER}_v2", UNKNOWN)
-        with pytest.raises(DriverError):
+        with pytest.raises(Refused, match="GPU 0: NVML said"):
             await node.apply(at(600.0))
         gpus.fails(f"{SETTER}_v2", 0)
         assert await node.apply(at(600.0)) is Outcome.ACKNOWLEDGED
@@ -320,6 +334,29 @@ async def test_a_damaged_state_file_is_put_aside(
         await node.apply(at(wall_w(300)))
     assert '": 700000' in path.read_text()
     assert (tmp_path / "gpu-state.json.damaged").exists()
+
+
+async def test_a_state_file_that_could_not_be_read_at_first_is_not_overwritten(
+    make_gpus: MakeGpus, open_node: OpenNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = make_gpus([H100])
+    async with open_node(gpus) as node:
+        await node.apply(at(wall_w(300)))
+    remembered = (tmp_path / "gpu-state.json").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(NodeMemory, "load", failing)
+        async with open_node(gpus) as node:
+            assert "cannot be read: no disk" in ((await node.read()).fault or "")
+            await node.apply(at(wall_w(250)))
+            assert "cannot be kept" in ((await node.read()).fault or "")
+            patch.undo()
+            await node.apply(at(wall_w(260)))
+            assert (await node.read()).fault is None
+    assert (tmp_path / "gpu-state.json").read_text() == remembered
+
+
+def failing(memory: NodeMemory) -> None:
+    raise OSError("no disk")
 
 
 async def test_two_daemons_do_not_write_to_the_same_gpus(make_gpus: MakeGpus, open_node: OpenNode) -> None:

@@ -40,6 +40,8 @@ def busy(gpus: StubGpus, power_w: float = 700.0) -> None:
 
 async def test_it_says_who_it_is_and_what_it_may_draw(make_gpus: MakeGpus, open_node: OpenNode) -> None:
     async with open_node(make_gpus()) as node:
+        await node.apply(at(wall_w(8 * 300)))
+        await node.read()
         identity = await node.identify()
     assert (identity.make, identity.model) == ("NVIDIA", "8 × NVIDIA H100 80GB HBM3")
     assert identity.version == "570.124.06"

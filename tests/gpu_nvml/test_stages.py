@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ async def test_hooks_are_told_what_is_wanted_and_limits_go_before_them(
         assert await node.apply(point(SUSPEND, 2_100.0)) is Outcome.ACKNOWLEDGED
         assert [gpus.requested_w(gpu) for gpu in range(4)] == [200.0] * 4
         assert told(tmp_path) == [
-            ("suspend", {"node": "localhost", "target_w": 2_100.0, "deadline_s": 30.0, "reason": "shed"})
+            ("suspend", {"node": socket.gethostname(), "target_w": 2_100.0, "deadline_s": 30.0, "reason": "shed"})
         ]
         reading = await node.read()
         assert (reading.state, reading.point_key, reading.limit_w) == (RunState.ASLEEP, SUSPEND, None)

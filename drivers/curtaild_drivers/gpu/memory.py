@@ -43,12 +43,13 @@ class NodeMemory:
             os.replace(self.path, self.path.with_name(self.path.name + ".damaged"))
             self.is_damaged = True
         else:
-            self.limits_mw = limits_mw | self.limits_mw
+            self.limits_mw |= limits_mw
             self.stages |= stages
         self._is_loaded = True
 
     def keep(self) -> None:
         """Make all of it durable, if it changed. Raises `OSError`."""
+        self.load()  # what could not be read before must not be overwritten now
         text = json.dumps({"limits_mw": self.limits_mw, "stages": sorted(self.stages)}, indent=1, sort_keys=True)
         if text == self._saved:
             return

@@ -32,7 +32,17 @@ from curtaild_drivers.gpu.card import CardFacts, Host, LibraryGone, Milliwatts
 from curtaild_drivers.gpu.curve import LIMIT, node_points
 from curtaild_drivers.gpu.lane import Lane
 from curtaild_drivers.gpu.memory import NodeMemory
-from curtaild_drivers.gpu.reading import CLOCKS, STAGES, SUSPEND, deepest, gpus_mw, most_of, node_reading, node_watts
+from curtaild_drivers.gpu.reading import (
+    CLOCKS,
+    STAGES,
+    SUSPEND,
+    deepest,
+    gpus_mw,
+    highest_of,
+    most_of,
+    node_reading,
+    node_watts,
+)
 from curtaild_drivers.gpu.settings import HookStage, NodeSettings
 from curtaild_drivers.gpu.share import equal_shares
 from curtaild_drivers.gpu.slot import Slot, Written
@@ -67,7 +77,7 @@ class GpuNode:
         hook_s = max((stage.timeout_s for stage in self._hook_stages().values()), default=0.0)
         return Capabilities(
             measures_power=True,
-            throttles=True,
+            throttles=all(slot.facts is None or slot.facts.takes_limit for slot in self._slots),
             stops=self._settings.off is not None,
             settle_down_s=CAP_SETTLES_S + hook_s,
             settle_up_s=2 * CAP_SETTLES_S + hook_s,
@@ -77,7 +87,7 @@ class GpuNode:
         """Who made the GPUs and which driver runs them. It is rated with all GPUs at the most they can be set to."""
         await self._open()
         facts = self._facts()
-        most_mw = [most_of(slot, self._slots) for slot in self._slots]
+        most_mw = [highest_of(slot, self._slots) for slot in self._slots]
         rated_w = node_watts(sum(mw for mw in most_mw if mw is not None) / 1000, self._settings)
         models = dict.fromkeys(fact.model for fact in facts)
         return Identity(
@@ -260,7 +270,7 @@ class GpuNode:
         if hook is None:
             raise Refused(f"the node is in {stage}, which the site file no longer says how to leave")
         argv, reason = (hook.shed, "shed") if is_shed else (hook.restore, "restore")
-        await hooks.run(argv, hooks.Call(self._name, reason, point.draw_w, hook.timeout_s))
+        await hooks.run(argv, hooks.Call(socket.gethostname(), reason, point.draw_w, hook.timeout_s))
 
     async def _lock_clocks(self, is_shed: bool) -> None:
         lock = self._settings.clock_lock

@@ -40,8 +40,11 @@ def deepest(stages: Set[str]) -> str:
 def most_of(slot: Slot, slots: Iterable[Slot]) -> Milliwatts | None:
     """The most a silent GPU may draw: the limit it was last seen to keep, else the highest that it, or any other GPU of
     the node, can be set to. `None` where nobody knows."""
-    if slot.held_mw is not None:
-        return slot.held_mw
+    return slot.held_mw if slot.held_mw is not None else highest_of(slot, slots)
+
+
+def highest_of(slot: Slot, slots: Iterable[Slot]) -> Milliwatts | None:
+    """The highest limit that a GPU can be set to; one that could not be opened passes for the largest of the others."""
     if slot.facts is not None:
         return slot.facts.most_mw
     known = [facts.most_mw for other in slots if (facts := other.facts) is not None]

@@ -6,7 +6,7 @@ import time
 from enum import Enum
 from functools import partial
 
-from curtaild_drivers.contract import DriverError, OutcomeUnknown, Refused, Seconds
+from curtaild_drivers.contract import BadReply, DriverError, OutcomeUnknown, Refused, Seconds
 from curtaild_drivers.gpu.card import Card, CardActivity, CardFacts, CardPower, Host, Milliwatts
 from curtaild_drivers.gpu.lane import Hung, Lane
 
@@ -81,6 +81,8 @@ class Slot:
         """Ask for a limit and read it back. Raises `OutcomeUnknown` if it may keep it now, else other errors."""
         assert self.card is not None, "only an opened GPU is told anything"
         self.wanted_mw = None
+        if self.held_mw is not None:
+            self.held_mw = max(self.held_mw, limit_mw)  # until it says so itself, it may keep either
         try:
             written = await self.lane.call(partial(set_and_read_back, self.card, limit_mw), until)
         except Hung as error:
@@ -122,7 +124,10 @@ class Slot:
 def set_and_read_back(card: Card, limit_mw: Milliwatts) -> Written:
     """Ask for a limit and see whether it was taken; blocks. Nothing is written where it is there already. Raises the
     GPU's refusal, `Refused` where it says yes and keeps another, `OutcomeUnknown` where it cannot be read back."""
-    before = card.power()
+    try:
+        before = card.power()
+    except BadReply as error:
+        raise Refused(f"nothing was sent, its answer to a question before was unreadable: {error}") from None
     if _is_at(before, limit_mw):
         return Written.ALREADY_THERE
     refusal: DriverError | None = None
@@ -137,7 +142,7 @@ def set_and_read_back(card: Card, limit_mw: Milliwatts) -> Written:
     if _is_at(after, limit_mw):
         return Written.SET
     if refusal is not None:
-        raise refusal
+        raise Refused(str(refusal)) if isinstance(refusal, BadReply) else refusal
     if after.requested_mw is None:
         raise OutcomeUnknown(f"asked for {limit_mw / 1000:g} W, and does not say what it keeps")
     raise Refused(f"said yes to {limit_mw / 1000:g} W and kept {after.requested_mw / 1000:g} W")
