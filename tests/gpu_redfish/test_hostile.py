@@ -40,7 +40,7 @@ def is_sane(reading: Reading) -> bool:
 
 
 @pytest.mark.parametrize("make", MAKES)
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(place=st.integers(0, 10_000), shape=SHAPES, turns_bad_at=st.integers(0, 40))
 async def test_any_answer_at_all(make: str, place: int, shape: Any, turns_bad_at: int) -> None:
     """One document of the BMC is replaced by the shape, from the start or later on."""

@@ -4,8 +4,9 @@ off where the site opted in. Written from DSP0266 and the makers' references; se
 
 from curtaild_drivers.gpu.redfish.device import RedfishNode, open_device
 from curtaild_drivers.gpu.redfish.settings import RedfishSettings
+from curtaild_drivers.gpu.redfish.support import SUPPORT
 from curtaild_drivers.registry import Driver
 
-DRIVER = Driver(name="redfish", settings=RedfishSettings, open_device=open_device)
+DRIVER = Driver(name="redfish", settings=RedfishSettings, open_device=open_device, support=SUPPORT)
 
 __all__ = ["DRIVER", "RedfishNode", "RedfishSettings"]
