@@ -6,18 +6,26 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from curtaild import memory
+from curtaild.app import Daemon
 from curtaild.clock import SystemClock
+from curtaild.core.device import DrawRatio
 from curtaild.fleet import FleetDevice, open_devices
 from curtaild.inbox import Inbox
 from curtaild.poller import BACK_WITHIN_S, DOUBTED_WITHIN_S, IDENTIFY_AGAIN_AFTER, Poller
+from curtaild.store import Store
 from curtaild.telemetry.telemetry import PollOutcome
-from curtaild_config import DeviceSpec
+from curtaild_config import DeviceSpec, load_site
 from curtaild_drivers.asic import AsicSettings
 from curtaild_drivers.contract import DeviceId, FeederId, Identity
 from curtaild_emulator import EmulatedFarm, FarmPlan, Fault, Ports
 from curtaild_emulator.plan import ModelName
 from scan.farms import ANY_PORTS, settings
+from scan.site_files import SITE
 
 NETWORK = "127.34.30.0/24"
 NAME = DeviceId("hall/under-test")
@@ -156,3 +164,31 @@ async def test_one_that_was_remembered_is_asked_once_in_a_while_whether_it_is_st
             assert watch.identities.empty(), "readings come first"
             watch.clock.skipped_s += DOUBTED_WITHIN_S
             assert (await watch.next_identity()).model == "S21"
+
+
+async def test_the_daemon_says_so_once_and_forgets_what_the_old_one_drew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with farm_of("luxos-s21", ANY_PORTS) as farm:
+        (address,) = farm.addresses.values()
+        path, name = tmp_path / "site.toml", DeviceId(f"hall/{address}")
+        ports = f"rpc_port = {farm.ports.rpc}, http_port = {farm.ports.http}"
+        path.write_text(
+            SITE + f'[[devices]]\nname = "hall"\ndriver = "asic"\nfeeder = "row-1"\naddresses = ["{address}"]\n'
+            f'poll_s = 0.05\nsettings = {{ {ports} }}\n[telemetry]\nlisten = "127.0.0.1:0"\n'
+            f'[ledger]\npath = "{tmp_path}/curtaild.db"\n'
+        )
+        site = load_site(path)
+        store = Store.open(site.ledger.path, clock=SystemClock())
+        await store.commit([], {memory.IDENTITY + name: memory.identity_document(replace(S21, firmware="antminer"))})
+        await store.close(5.0)
+        async with Daemon(path, site) as daemon:
+            daemon.control.site.devices[name].learned = {"normal": DrawRatio()}
+            async with asyncio.timeout(60.0):
+                while "is now Antminer S21 under luxos" not in caplog.text:
+                    await daemon.inbox.arrival(0.05)
+            assert daemon.control.site.devices[name].learned == {}
+        assert caplog.text.count("is now Antminer S21") == 1
+        again = Store.open(site.ledger.path, clock=SystemClock())
+        assert memory.identities(again.documents())[name].firmware == "luxos"
+        await again.close(5.0)
