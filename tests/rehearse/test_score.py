@@ -61,3 +61,7 @@ def test_the_times_of_a_response(
 ) -> None:
     found = _response(drawn_w, 0.0, from_w=100.0, to_w=50.0, limit_w=50.0)
     assert (found.first_s, found.most_s, found.within_s) == (first_s, most_s, within_s)
+
+
+def test_a_play_that_begins_with_a_limit_gives_its_grace_too() -> None:
+    assert overshoot(slots([50.0] * 4, [100, 100, 50, 50]), [], grace_s=8.0).slots == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -118,10 +119,11 @@ def overshoot(slots: FeederTrace, orders: Sequence[Order], grace_s: Seconds) -> 
     falls: list[tuple[Seconds, Watts]] = []  # until when, and what held before
     for number, limit_w in enumerate(slots.limit_w):
         at_s = float(SLOT_S * number)
-        if number and limit_w < slots.limit_w[number - 1]:
-            falls.append((at_s + graces.get(at_s, grace_s), slots.limit_w[number - 1]))
+        before_w = slots.limit_w[number - 1] if number else math.inf  # nothing held before the play
+        if limit_w < before_w:
+            falls.append((at_s + graces.get(at_s, grace_s), before_w))
         falls = [fall for fall in falls if at_s < fall[0]]
-        binding.append(max([limit_w, *(before_w for _, before_w in falls)]))
+        binding.append(max([limit_w, *(held_w for _, held_w in falls)]))
     for number, (true_w, limit_w) in enumerate(zip(slots.true_w, binding, strict=True)):
         over_w = true_w - limit_w
         if over_w > 1e-6 * limit_w + 0.5:
