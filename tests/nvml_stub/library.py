@@ -33,7 +33,9 @@ def build(lacking: Iterable[str] = ()) -> Path:
     """
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        raise NoCompiler("the tests of NVML build a stub library and find no C compiler: apt install gcc, or set CC")
+        raise NoCompiler(
+            "the tests of NVML build a stub library and find no C compiler: apt install build-essential, or set CC"
+        )
     hidden = sorted(lacking)
     text = "".join(source.read_text(encoding="utf-8") for source in _SOURCES)
     digest = hashlib.sha256("\n".join([compiler, *_FLAGS, *hidden, text]).encode()).hexdigest()[:16]
