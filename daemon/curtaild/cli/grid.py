@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,36 @@ from typing import Annotated
 
 import typer
 
-from curtaild.grid.mqtt import Access, ConnectionFailed
+from curtaild.cli import grid_dsx, grid_maestroos
+from curtaild.cli.grid_line import (
+    SITE_FILE,
+    ConfigOption,
+    ConnectionOption,
+    PasswordOption,
+    UserOption,
+    WaitOption,
+    accesses,
+    chosen,
+    run,
+    site_of,
+)
+from curtaild.grid.mqtt import Access
 from curtaild.grid.native import Topics
-from curtaild.grid.operator import Operator, operator_access
-from curtaild_config import SiteFileError, load_site
-from curtaild_config import GridSection
+from curtaild.grid.operator import Operator
+from curtaild_config import NativeConnection
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Speak as the grid operator: state an allocation, release it, send heartbeats. "
-    "Broker and topics are the site file's; the operator's own user and password come from --username and "
-    "--password-file.",
+    help="Speak as the grid's side, in every dialect: state an allocation, release it, send heartbeats; set a DSX load "
+    "target; switch as MaestroOS. Brokers and topics are the site file's; the operator's own user and password come "
+    "from --username and --password-file.",
 )
+app.command("switch")(grid_maestroos.switch)
+app.command("target")(grid_dsx.target)
+app.command("watch")(grid_dsx.watch)
+app.command("public-keys")(grid_dsx.public_keys)
+
+IssuerOption = Annotated[str, typer.Option("--issuer", help="Who states it.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,38 +52,10 @@ class Line:
     issuer: str
 
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The site file.", envvar="CURTAILD_CONFIG")]
-UserOption = Annotated[str | None, typer.Option("--username", help="The operator's user at the broker.")]
-PasswordOption = Annotated[
-    Path | None, typer.Option("--password-file", help="A file that holds the operator's password.")
-]
-IssuerOption = Annotated[str, typer.Option("--issuer", help="Who states it.")]
-WaitOption = Annotated[
-    float, typer.Option("--wait", min=0.0, help="Print the site's answers for so many seconds; 0 does not wait.")
-]
-SITE_FILE = Path("/etc/curtaild/site.toml")
-
-
-def _line(config: Path, username: str | None, password_file: Path | None, issuer: str) -> Line:
-    try:
-        site = load_site(config)
-    except SiteFileError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    grid: GridSection = site.grid
-    password = password_file.read_text().strip() if password_file is not None else None
-    broker = grid.brokers[0]
-    access = operator_access(
-        broker.host,
-        broker.port,
-        is_tls=broker.tls,
-        username=username,
-        password=password,
-        ca_file=grid.ca_file,
-        cert_file=grid.cert_file,
-        key_file=grid.key_file,
-    )
-    return Line(access, Topics(grid.prefix, site.name), issuer)
+def _line(config: Path, connection: str | None, username: str | None, password_file: Path | None, issuer: str) -> Line:
+    site = site_of(config)
+    native = chosen(site, connection, NativeConnection, "the native dialect")
+    return Line(accesses(native, username, password_file)[0], Topics(native.prefix, site.name), issuer)
 
 
 def _speak(line: Line, words: Callable[[Operator], Awaitable[str | None]], wait_s: float) -> None:
@@ -85,13 +74,7 @@ def _speak(line: Line, words: Callable[[Operator], Awaitable[str | None]], wait_
             except TimeoutError:
                 return
 
-    try:
-        asyncio.run(go())
-    except (ConnectionFailed, OSError) as error:
-        typer.echo(f"broker: {error}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(go())
 
 
 @app.command("allocation")
@@ -103,13 +86,14 @@ def allocation(
     reach_by: Annotated[float | None, typer.Option(min=0.0, help="Seconds to be under it.")] = None,
     ramp: Annotated[float | None, typer.Option(min=1.0, help="Fastest restore afterwards, W per minute.")] = None,
     emergency: Annotated[bool, typer.Option(help="Class emergency instead of normal.")] = False,
+    connection: ConnectionOption = None,
     username: UserOption = None,
     password_file: PasswordOption = None,
     issuer: IssuerOption = "operator",
     wait: WaitOption = 10.0,
 ) -> None:
     """State an allocation, and print the site's answers."""
-    line = _line(config, username, password_file, issuer)
+    line = _line(config, connection, username, password_file, issuer)
     _speak(
         line,
         lambda operator: operator.allocate(
@@ -129,13 +113,14 @@ def release(
     config: ConfigOption = SITE_FILE,
     feeder: Annotated[str | None, typer.Option(help="For this feeder; absent: the whole site.")] = None,
     ramp: Annotated[float | None, typer.Option(min=1.0, help="Fastest restore, W per minute.")] = None,
+    connection: ConnectionOption = None,
     username: UserOption = None,
     password_file: PasswordOption = None,
     issuer: IssuerOption = "operator",
     wait: WaitOption = 10.0,
 ) -> None:
     """Lift the limit: the feeder's rating alone holds."""
-    line = _line(config, username, password_file, issuer)
+    line = _line(config, connection, username, password_file, issuer)
     _speak(line, lambda operator: operator.allocate(None, feeder=feeder, max_ramp_up_w_per_min=ramp), wait)
 
 
@@ -145,12 +130,13 @@ def heartbeat(
     every: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds between heartbeats, until interrupted; absent: one.")
     ] = None,
+    connection: ConnectionOption = None,
     username: UserOption = None,
     password_file: PasswordOption = None,
     issuer: IssuerOption = "operator",
 ) -> None:
     """Show the site that the grid's side is alive."""
-    line = _line(config, username, password_file, issuer)
+    line = _line(config, connection, username, password_file, issuer)
 
     async def beat(operator: Operator) -> None:
         if every is None:
