@@ -296,9 +296,11 @@ async def somebody_changed_the_password(rig: Rig) -> None:
 async def a_write_is_answered_with_http_500(rig: Rig) -> None:
     await warm(rig)
     rig.set_fault(Fault.HTTP_500)
-    for _ in range(2):  # the second time nothing that was known before may be trusted any more
-        with pytest.raises((OutcomeUnknown, Refused, Unreachable)):
-            await rig.device.apply(OFF)
+    # It may have been carried out; pyasic's miner is asked for its configuration first, so there nothing was sent
+    with pytest.raises(Unreachable if isinstance(rig, MarathonBench) else OutcomeUnknown):
+        await rig.device.apply(OFF)
+    with pytest.raises((OutcomeUnknown, Refused, Unreachable)):  # nothing that was known before is trusted any more
+        await rig.device.apply(OFF)
     rig.set_fault(Fault.HTTP_500, on=False)
     assert (await rig.device.read()).state is RunState.RUNNING
 

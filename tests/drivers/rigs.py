@@ -31,7 +31,8 @@ def as_its_site_has_set_it(unit: Unit) -> None:
     elif isinstance(unit, AxeosUnit):
         unit.core_mv, unit.fan_is_automatic, unit.fan_percent = 1_100, False, 80
     elif isinstance(unit, EpicUnit):  # by power, so that it can be throttled
-        target = {"algo": "PowerTune", "target": round(unit.miner.model.rated_w)}
+        watts = round(unit.miner.model.rated_w)
+        target = {"algo": "PowerTune", "target": watts, "min_throttle": 1_500, "throttle_step": 100}
         body = json.dumps({"password": unit.password, "param": target}).encode()
         unit.http(HttpRequest(Wire.RPC, "POST", "/perpetualtune/algo", {}, body))
 

@@ -28,15 +28,16 @@ class EpicUnit(Unit):
     speaks = frozenset({Wire.RPC, Wire.HTTP})
     rpc_is_http = True
 
-    __slots__ = ("_algorithm", "_target")
+    __slots__ = ("_algorithm", "_target", "_throttle")
 
     def __init__(self, board: Board, miner: Miner, address: str, password: str) -> None:
         super().__init__(board, miner, address, password)
         self._algorithm = _BY_HASHRATE[0]
         self._target = round(miner.model.rated_hs / 1e12)
+        self._throttle: tuple[object, object] = (None, None)  # how far it steps down when hot, and in what steps
 
     def settings(self) -> dict[str, object]:
-        return super().settings() | {"tuner": (self._algorithm, self._told_target)}
+        return super().settings() | {"tuner": (self._algorithm, self._told_target), "throttle": self._throttle}
 
     def http(self, request: HttpRequest) -> Answer | None:
         if request.wire is Wire.HTTP:
@@ -81,7 +82,8 @@ class EpicUnit(Unit):
         return reply_json(request, {"result": False, "error": why})
 
     def _takes_target(self, param: Any) -> bool:
-        """`{"algo": …, "target": …}`: watts for the power tuner, TH/s for the others; both whole numbers."""
+        """`{"algo": …, "target": …}`: watts for the power tuner, TH/s for the others; both whole numbers. What is not
+        sent beside them is reset."""
         if not isinstance(param, dict):
             return False
         algorithm, target = param.get("algo"), param.get("target")
@@ -99,6 +101,7 @@ class EpicUnit(Unit):
         if not lowest_w - 1.0 <= target_w <= model.rated_w:
             return False
         self._algorithm, self._target = str(algorithm), target
+        self._throttle = (param.get("min_throttle"), param.get("throttle_step"))
         self.miner.set_limit(target_w, self.now())
         return True
 
@@ -145,8 +148,8 @@ class EpicUnit(Unit):
         tuner = {
             "Target": self._told_target,
             "Throttle Target": None,
-            "Min Throttle Target": None,
-            "Throttle Step": None,
+            "Min Throttle Target": self._throttle[0],
+            "Throttle Step": self._throttle[1],
             "Unit": "W" if self._algorithm == _POWER else "TH/s",
             "Optimized": miner.is_settled,
         }
