@@ -14,7 +14,7 @@ from pathlib import Path
 
 from joserfc import jws
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet, RSAKey, import_key
+from joserfc.jwk import ECKey, RSAKey, import_key
 
 from curtaild.clock import UnixSeconds
 from curtaild.core.allocation import RejectCode
@@ -142,7 +142,7 @@ def verify(
     if named != _algorithm(key):  # before any key is used: "none" and HMAC with a public key end here
         raise _unauthorized(f"algorithm {fields.shown(named)} is not what key {fields.shown(kid)} signs with")
     try:
-        signed = jws.deserialize_compact(token, KeySet([key]), algorithms=list(ALGORITHMS))
+        signed = jws.deserialize_compact(token, key, algorithms=list(ALGORITHMS))
     except Exception:  # a parser of a third party's over hostile bytes; whatever it raises means the same
         raise _unauthorized("the signature does not fit") from None
     body, has_literals = fields.parse_object(signed.payload)
