@@ -157,6 +157,7 @@ class GpuNode:
         await asyncio.gather(*(slot.close(until) for slot in self._slots))
         if self._is_open and not any(slot.lane.is_hung for slot in self._slots):
             await _attempted(self._host_lane, self._host.close, until)
+        self._is_open = False
         self._host_lane.close()
         await _attempted(self._file_lane, self._memory.release, until)
         self._file_lane.close()
