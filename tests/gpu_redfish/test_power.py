@@ -174,6 +174,17 @@ async def test_a_node_found_off_that_hides_its_limits() -> None:
             assert (await node.read()).limit_w == 8240.0
 
 
+async def test_a_node_whose_limits_never_show_is_not_searched_at_each_reading() -> None:
+    documents = openbmc()
+    del documents[METRICS]["PowerLimitWatts"]
+    async with tiny_bmc(documents) as bmc, opened(bmc, power_off="graceful") as node:
+        await node.read()
+        bmc.asked.clear()
+        await node.read()
+        await node.read()
+        assert bmc.gets() == [METRICS] * 2
+
+
 STATES = [
     ({"PowerState": "On"}, RunState.RUNNING),
     ({"PowerState": "On", "BootProgress": {"LastState": "OSRunning"}}, RunState.RUNNING),

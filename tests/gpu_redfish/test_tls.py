@@ -130,6 +130,24 @@ async def test_a_ca_file_that_is_none_is_told(tmp_path: Path) -> None:
                     await node.read()
 
 
+async def test_an_authority_put_in_later_is_taken(authority: Signed, tmp_path: Path) -> None:
+    """No restart is asked of a daemon that runs."""
+    (file := tmp_path / "ca.pem").write_bytes(signed("Yesterday's CA", None).pem())
+    served = signed("bmc-1", HOST, authority).served_from(tmp_path)
+    async with tiny_bmc(openbmc(), served) as bmc, opened(bmc, scheme="https", ca_file=file) as node:
+        with pytest.raises(Unreachable, match="signed by nobody in ca_file"):
+            await node.read()
+        file.write_bytes(authority.pem())
+        assert (await node.read()).power_w == 8400.5
+
+
+async def test_a_strangers_names_are_told_in_one_line(tmp_path: Path) -> None:
+    shown = signed("evil\x1b[2J\nERROR all is well", HOST)
+    async with tiny_bmc(openbmc(), shown.served_from(tmp_path)) as bmc, opened(bmc, scheme="https") as node:
+        with pytest.raises(Unreachable, match=r"for 'evil \[2J ERROR all is well', signed by itself"):
+            await node.read()
+
+
 async def test_a_server_without_tls_is_told() -> None:
     async with tiny_bmc(openbmc()) as bmc, opened(bmc, scheme="https") as node:
         with pytest.raises(Unreachable, match=f"TLS with {HOST}:{bmc.port} failed"):

@@ -180,23 +180,22 @@ class Bmc:
         body: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        http = await self._client()
         sent = _Sent()
         session = {"X-Auth-Token": self._token} if self._token is not None else {}
         try:
-            async with (
-                asyncio.timeout_at(until),
-                http.request(
+            async with asyncio.timeout_at(until):
+                http = await self._client()
+                async with http.request(
                     method,
                     self._base.with_path(path, encoded=True),
                     headers={**session, **(headers or {})},
                     data=json.dumps(body, separators=(",", ":")).encode() if body is not None else None,
                     allow_redirects=False,
                     trace_request_ctx=sent,
-                ) as response,
-            ):
-                return await _whole(response)
+                ) as response:
+                    return await _whole(response)
         except (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch) as error:
+            await self._drop_client()  # what it is verified by may be mended meanwhile
             raise Unreachable(await tls.explained(error, self._base.host or "", self._port, self._trust)) from None
         except TimeoutError:
             if sent.has_left:
@@ -233,6 +232,11 @@ class Bmc:
                 },
             )
         return self._http
+
+    async def _drop_client(self) -> None:
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
 
     def _same_place(self, path: str, answer: Answer) -> str:
         """Where a resource was moved to, if that is on this BMC (iLO wants a slash at the end)."""

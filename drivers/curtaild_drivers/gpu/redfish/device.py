@@ -98,8 +98,8 @@ class RedfishNode:
         if host is None or not host.is_off:
             await self._ask_limits(layout, body, writes, until)
         host = host or HostState(power="")  # the reading stands without it
-        if host.power == "On" and not layout.limits and self._settings.power_off != "never":
-            self._layout = None  # some BMCs show their limits only while the node is on
+        if host.power == "On" and layout.was_off and not layout.limits:
+            self._layout = None  # they may be there now
         limit_w = None if host.is_off else self._limit_w(layout)
         return Reading(
             taken_at,

@@ -12,6 +12,7 @@ from curtaild_drivers.gpu.redfish.document import Json, last_part, link, members
 from curtaild_drivers.gpu.redfish.limits import LimitState, Shape, limit_state, power_w
 from curtaild_drivers.gpu.redfish.profiles import PROFILES, Profile, is_baseboard, is_gpu, recognised
 from curtaild_drivers.gpu.redfish.settings import RedfishSettings
+from curtaild_drivers.gpu.redfish.system import HostState
 
 _MOST_CHASSIS = 4
 _MOST_CONTROLS = 4
@@ -31,6 +32,8 @@ class Layout:
     limits: dict[str, LimitState]
     reset: str | None
     reset_types: frozenset[str]
+    was_off: bool
+    """Some BMCs show their limits only while the node is on."""
 
 
 @dataclass(slots=True)
@@ -77,6 +80,7 @@ async def discovered(bmc: Bmc, settings: RedfishSettings, until: Seconds) -> Lay
         limits=limits,
         reset=target if isinstance(target, str) and target.startswith("/redfish/") else None,
         reset_types=frozenset(text(kind) for kind in types) if isinstance(types, list) else frozenset(),
+        was_off=HostState.told_by(body).is_off,
     )
 
 

@@ -77,7 +77,11 @@ SUPPORT = (
         "HPE Cray EX",
         "Controls/NodePowerLimit",
         "an account that may configure the node controller",
-        ("0 W there is no limit.", "The controls appear only once the node has been powered on."),
+        (
+            "0 W there is no limit.",
+            "The controls appear only once the node has been powered on.",
+            "The processors get what the node's limit leaves beside the accelerators' own, which are left alone.",
+        ),
         ("Cray's docs-csm",),
     ),
     _row(

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from curtaild_drivers.contract import Seconds, Unreachable
+from curtaild_drivers.gpu.redfish.document import text
 
 _NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64  # OpenSSL: x509_vfy.h, X509_V_ERR_…
 
@@ -55,10 +56,23 @@ async def explained(error: aiohttp.ClientError, host: str, port: int, trust: Tru
     """What is wrong with the certificate that `host` shows, and what to do about it."""
     cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error
     if not isinstance(cause, ssl.SSLCertVerificationError | aiohttp.ServerFingerprintMismatch):
-        return f"TLS with {host}:{port} failed: {cause}"
+        return f"TLS with {host}:{port} failed: {text(str(cause))}"
     shown = await _shown(host, port)
+    try:
+        return _told(cause, shown, host, port, trust)
+    except Exception:  # a stranger's certificate may be malformed anywhere, and is parsed as it is asked
+        return f"the certificate of {host}:{port} is not to be trusted: {text(str(cause))}"
+
+
+def _told(
+    cause: ssl.SSLCertVerificationError | aiohttp.ServerFingerprintMismatch,
+    shown: x509.Certificate | None,
+    host: str,
+    port: int,
+    trust: Trust,
+) -> str:
     if shown is None:
-        return f"the certificate of {host}:{port} is not to be trusted: {cause}"
+        return f"the certificate of {host}:{port} is not to be trusted: {text(str(cause))}"
     print_of = fingerprint(shown)
     told = f"the certificate of {host}:{port} ({_described(shown)}, SHA-256 {print_of})"
     if isinstance(cause, aiohttp.ServerFingerprintMismatch):
@@ -128,9 +142,9 @@ def _names(certificate: x509.Certificate) -> list[str]:
         return []
     addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address | ipaddress.IPv4Network | ipaddress.IPv6Network]
     addresses = list(alternatives.get_values_for_type(x509.IPAddress))
-    return [*alternatives.get_values_for_type(x509.DNSName), *map(str, addresses)][:8]
+    return [text(name)[:64] for name in (*alternatives.get_values_for_type(x509.DNSName), *map(str, addresses))][:8]
 
 
 def _common_name(name: x509.Name) -> str:
     found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return repr(str(found[0].value)[:80]) if found else "nobody"
+    return repr(text(str(found[0].value))[:80]) if found else "nobody"
