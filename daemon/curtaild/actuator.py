@@ -1,7 +1,8 @@
 """Sends commands to devices: one write in flight per device, shed before restore, the largest watts first.
 
 A hung device delays no other: a write that takes longer than a second no longer counts against the number allowed
-at once. A raise is held until its intent is durable; a shed waits for nothing.
+at once. A raise is held until its intent is durable; a shed waits for nothing, not even for what others have answered
+to be thought over: acknowledgements, which confirm nothing, are told when the last shed has left, or after a second.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from curtaild_drivers.contract import (
 log = logging.getLogger(__name__)
 
 SLOW_AFTER_S = 1.0
+KEEP_ACKNOWLEDGED_S = 1.0
 MOST_AT_ONCE = 4096  # sockets: hung devices must not use up the process's descriptors
 GUARD_S = 60.0  # drivers keep their own, shorter deadlines; this one ends what a faulty driver forgot
 NOTHING_CHANGED = (Unreachable, AuthFailed, Refused, Unsupported)
@@ -55,6 +57,8 @@ class Actuator:
         self._writing: dict[DeviceId, asyncio.Task[None]] = {}
         self._quick = 0
         self._is_open = True
+        self._acknowledged: list[Answer] = []
+        self._telling: asyncio.TimerHandle | None = None
 
     @property
     def is_shedding(self) -> bool:
@@ -106,11 +110,30 @@ class Actuator:
                 slow.cancel()
                 self._quick -= 1
             del self._writing[command.device]
-        self._answer(Answer(command.device, command.actuation, stage, self._clock.monotonic(), detail))
+        self._tell(Answer(command.device, command.actuation, stage, self._clock.monotonic(), detail))
         following = self._waiting.get(command.device)
         if following is not None and self._held.get(command.device) is not following:
             heapq.heappush(self._ready, (following.is_raise, -following.shed_w, next(self._order), following))
         self._pump()
+
+    def _tell(self, answer: Answer) -> None:
+        """An acknowledgement can wait while sheds do; what calls for another decision cannot."""
+        if answer.stage is not ActuationStage.ANSWERED:
+            self._answer(answer)
+            return
+        self._acknowledged.append(answer)
+        if not self.is_shedding or not self._is_open:
+            self._tell_acknowledged()
+        elif self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(KEEP_ACKNOWLEDGED_S, self._tell_acknowledged)
+
+    def _tell_acknowledged(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        told, self._acknowledged = self._acknowledged, []
+        for answer in told:
+            self._answer(answer)
 
     def _leave_quick(self) -> None:
         self._quick -= 1
@@ -149,6 +172,7 @@ class Actuator:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        self._tell_acknowledged()
 
 
 def _words(error: DriverError) -> str:
