@@ -26,7 +26,7 @@ from curtaild_drivers.contract import Seconds, Watts
 
 NAME = "bench"
 HEARTBEAT_S = 5.0
-READY_TIMEOUT_S = 240.0
+READY_TIMEOUT_S = 500.0
 
 
 class CannotRun(RuntimeError):
@@ -158,7 +158,7 @@ async def _until_known(
                 on_known(known)
                 if known == layout.devices and status["phase"] in ("limited", "unlimited") and _is_metered(status):
                     return
-            await asyncio.sleep(0.25 if layout.devices < 1_000 else 1.0)  # a large fleet's status costs the daemon CPU
+            await asyncio.sleep(max(0.25, layout.devices / 5_000))  # a large fleet's status costs the daemon CPU
     raise CannotRun(f"the daemon does not know its devices after {READY_TIMEOUT_S:g} s:\n{machine.tail(daemon.log)}")
 
 
