@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ from curtaild_emulator import FarmPlan
 from grid.authority import Authority
 from grid.dsx import ec_signer, fits, jwks, public
 from mosquitto import Mosquitto
-from running_site import ANY_PORTS, METER_NOISE, PATIENCE_S, RunningSite, site_of
+from running_site import ANY_PORTS, METER_NOISE, PATIENCE_S, RunningSite, site_of, until
 
 pytestmark = pytest.mark.broker
 
@@ -98,8 +99,8 @@ async def test_a_site_follows_every_dialect_over_tls_and_the_strictest_limit_hol
                 word = json.dumps({"target": target, "timestamp": int(time.time())})
                 await grid.publish(MAESTRO_TOPIC, word, qos=1, retain=True)
 
-            async def ask(limit_w: float | None) -> str:
-                event = load_target_event("acme-energy", ec_signer("acme-1"), [LoadTarget(limit_w)], time.time())
+            async def ask(limit_w: float | None, kid: str = "acme-1") -> str:
+                event = load_target_event("acme-energy", ec_signer(kid), [LoadTarget(limit_w)], time.time())
                 fits(json.loads(event), "LoadTargetSetEvent")
                 await isv.publish(load_target_topic("acme-energy"), event, qos=1)
                 correlation: str = json.loads(event)["correlationid"]
@@ -143,6 +144,14 @@ async def test_a_site_follows_every_dialect_over_tls_and_the_strictest_limit_hol
             status = await site.until("released", lambda status: status["phase"] == "unlimited")
             assert site_of(status)["ceiling_w"] is None
             await site.true_over(0.9 * full_w)
+
+            (tmp_path / "acme.jwks").write_text(jwks(ec_signer("acme-2")))
+            site.daemon.signal(signal.SIGHUP)
+            await until("the keys are read anew", lambda: site.daemon.lines("the new site file is in force"))
+            await until("the link is back", lambda: len(site.daemon.lines("is up")) == 6)
+            await ask(round(0.3 * full_w), "acme-1")
+            await ask(round(0.7 * full_w), "acme-2")
+            await site.limited_to(round(0.7 * full_w))
         assert not site.daemon.lines("Traceback")
 
 
