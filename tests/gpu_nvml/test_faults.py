@@ -258,7 +258,7 @@ async def test_an_xid_is_a_fault_for_ten_minutes_and_a_program_s_own_is_none(
 # ---- an old driver, or none -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("highest_field", [184, 250])
+@pytest.mark.parametrize("highest_field", [184, 191, 250])
 async def test_an_old_driver_is_driven_by_what_it_has(
     make_gpus: MakeGpus, open_node: OpenNode, highest_field: int
 ) -> None:

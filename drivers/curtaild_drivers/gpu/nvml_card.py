@@ -185,8 +185,9 @@ class NvmlCard:
 
     def _probe_fields(self) -> bool:
         said = _tried(lambda: self._fields(AVERAGE, INSTANT, ENFORCED, REQUESTED)) or {}
-        if ENFORCED in said and (AVERAGE in said or INSTANT in said):
-            return True
+        tells_draw = AVERAGE in said or INSTANT in said
+        if (tells_draw and ENFORCED in said and REQUESTED in said) or self._scope == MODULE_SCOPE:
+            return True  # of a module nothing is told but by fields
         self._missing.append("power as field values")
         return False
 
