@@ -1,13 +1,17 @@
-"""Emulated nodes behind each maker's BMC, over real TLS and much faster than life."""
+"""Emulated nodes behind each maker's BMC, over real TLS and much faster than life; or a real one with `--bmc`."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from curtaild_config import DeviceGroup, resolve_secrets
+from curtaild_config.site import group_secret_sources
 from curtaild_drivers.contract import Device, Identity
 from curtaild_drivers.gpu.redfish import DRIVER
 from curtaild_drivers.registry import OpenContext
@@ -65,10 +69,43 @@ def _opener(farm: EmulatedFarm, bmc: str, settings: dict[str, Any]) -> Callable[
     return open_another
 
 
-@pytest.fixture(params=sorted(PROFILES))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("curtaild drivers")
+    group.addoption("--bmc", metavar="ADDRESS", help="a real node's BMC; the node WILL be limited, and maybe stopped")
+    group.addoption("--bmc-group", metavar="FILE", type=Path, help="its group of the site file, alone in a file")
+
+
+def real_node(address: str, group_file: Path) -> Bench:
+    """A real one, with the words that its site file has for it. Whether it is stopped is up to `power_off`."""
+    group = tomllib.loads(group_file.read_text())["devices"]
+    given = (group[0] if isinstance(group, list) else group) | {"addresses": [address]}
+    read = DeviceGroup.model_validate(given)
+    secrets = {name: value.get_secret_value() for name, value in resolve_secrets(group_secret_sources(read)).items()}
+
+    def open_another(password: str | None = None, remembered: Identity | None = None, **changed: Any) -> Device:
+        assert DRIVER.open_device is not None
+        chosen = DRIVER.settings.model_validate({**read.settings, **changed})
+        shown = {"password": password} if password is not None else secrets
+        return DRIVER.open_device(address, chosen, OpenContext(remembered, shown, read.rated_w))
+
+    return Bench(open_another(), open_another, patience_s=900.0)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "bench" in metafunc.fixturenames:
+        real = metafunc.config.getoption("--bmc", default=None)
+        metafunc.parametrize("bench", ["real"] if real else sorted(PROFILES), indirect=True)
+
+
+@pytest.fixture
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    async with emulated_node(request.param) as made:
-        yield made
+    if request.param != "real":
+        async with emulated_node(request.param) as made:
+            yield made
+        return
+    made = real_node(str(request.config.getoption("--bmc")), request.config.getoption("--bmc-group"))
+    yield made
+    await made.device.close()
 
 
 def set_fault(bench: Bench, fault: BmcFault, on: bool = True) -> None:

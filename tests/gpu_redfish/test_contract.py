@@ -1,4 +1,4 @@
-"""The suite that every driver passes, on an emulated node behind each maker's BMC."""
+"""The suite that every driver passes, on an emulated node behind each maker's BMC, or on a real one with `--bmc`."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ async def test_a_reading_is_dated_and_sane(bench: Bench) -> None:
     assert before <= reading.taken_at <= time.monotonic()
     assert reading.state is RunState.RUNNING
     assert reading.power_w is not None
-    assert abs(reading.power_w - bench.true_power_w()) < 0.05 * H100.max_w
+    assert bench.farm is None or abs(reading.power_w - bench.true_power_w()) < 0.05 * H100.max_w
     assert reading.point_key is not None
