@@ -192,6 +192,18 @@ async def test_a_gh200_that_takes_limits_for_its_module_only(make_gpus: MakeGpus
     assert (reading.power_w, reading.limit_w) == pytest.approx((600.0, 600.0), abs=1)
 
 
+async def test_limits_that_a_stop_would_lose_are_told_of_once(
+    make_gpus: MakeGpus, open_node: OpenNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpus = make_gpus([H100] * 2)
+    async with open_node(gpus) as node:
+        for _ in range(3):
+            await node.read()
+    assert [record.message for record in caplog.records] == [
+        "persistence mode is off: when the daemon stops, GPU 0, 1 may forget its limit"
+    ]
+
+
 async def test_with_mig_nothing_is_said_of_utilisation_and_it_counts_as_at_work(
     make_gpus: MakeGpus, open_node: OpenNode
 ) -> None:

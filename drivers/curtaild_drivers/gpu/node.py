@@ -7,6 +7,7 @@ longer than its deadline. A GPU that hangs or is lost delays no other and is tol
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -47,6 +48,8 @@ from curtaild_drivers.gpu.settings import HookStage, NodeSettings
 from curtaild_drivers.gpu.share import equal_shares
 from curtaild_drivers.gpu.slot import Slot, Written
 
+log = logging.getLogger(__name__)
+
 OPEN_DEADLINE_S = (
     20.0  # without persistence mode the driver loads itself first: 1.5 s on an idle host, more on a busy one
 )
@@ -69,6 +72,7 @@ class GpuNode:
         self._version = ""
         self._slots: list[Slot] = []
         self._is_open = False
+        self._is_warned = False
         self._opening = asyncio.Lock()
         self._applying = asyncio.Lock()
 
@@ -181,6 +185,16 @@ class GpuNode:
                 except (OSError, DriverError) as error:
                     self._memory_trouble = f"{self._memory.path} cannot be read: {error}"
             await asyncio.gather(*(slot.open(until) for slot in self._slots), return_exceptions=True)
+            self._warn_of_lost_limits()
+
+    def _warn_of_lost_limits(self) -> None:
+        """Once: a stopped daemon is to leave the limits as they are, and there it cannot."""
+        loose = [
+            str(slot.index) for slot in self._slots if slot.facts is not None and slot.facts.is_persistent is False
+        ]
+        if loose and not self._is_warned:
+            self._is_warned = True
+            log.warning("persistence mode is off: when the daemon stops, GPU %s may forget its limit", ", ".join(loose))
 
     async def _drop(self) -> None:
         """Open the library anew at the next call, if none is under way in it now."""
