@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
 from curtaild_drivers.asic.cgminer import has_ended, hashrate, number, temperature, watts
 from curtaild_drivers.asic.firmware import Access, check_still, off_point, unknown_draw
@@ -65,6 +67,9 @@ _LEAD_S = 5
 """A stop or start must be due in the future; this much is what Canaan's own examples use."""
 _RAMP_S: Seconds = 300.0
 
+Fields: TypeAlias = Mapping[str, str]
+_FIELD = re.compile(r"(?<![A-Za-z0-9_])([A-Za-z][A-Za-z0-9_]*)\[([^\[\]]{0,400})\]")
+
 
 class Avalon:
     """One Avalon with Canaan's firmware."""
@@ -94,21 +99,21 @@ class Avalon:
 
     async def read(self, until: Seconds) -> Reading:
         taken_at, writes = time.monotonic(), self._writes
-        stats = await self._ask("estats", until)
-        work = (_field(stats, "SYSTEMSTATU") or "").partition(",")[0].removeprefix("Work:").strip().lower()
+        stats = _fields(await self._ask("estats", until))
+        work = (stats.get("SYSTEMSTATU") or "").partition(",")[0].removeprefix("Work:").strip().lower()
         rate = _rate(stats, work)
-        self._lever = next((lever for lever, (key, _) in _LEVERS.items() if _field(stats, key)), self._lever)
-        level = _level(_field(stats, _LEVERS[self._lever][0])) if self._lever else None
+        self._lever = next((lever for lever, (key, _) in _LEVERS.items() if stats.get(key)), self._lever)
+        level = _level(stats.get(_LEVERS[self._lever][0])) if self._lever else None
         if writes == self._writes:
             self._is_asleep = work == "in idle" if work else None
             self._level = level
         return Reading(
             taken_at,
-            _state(work, rate, number(_field(stats, "Elapsed"))),
+            _state(work, rate, number(stats.get("Elapsed"))),
             power_w=_power_w(stats),
             rate=rate,
             point_key=OFF if work == "in idle" else level,
-            temperature_c=temperature(_field(stats, "TMax")),
+            temperature_c=temperature(stats.get("TMax")),
             fault="it says that it is in fault" if work == "in fault" else None,
         )
 
@@ -207,35 +212,38 @@ def _status(reply: str) -> tuple[str, str, str]:
     return verdict, (_said(reply, "Msg") or "")[:200], _said(reply, "Description") or ""
 
 
-def _field(stats: str, key: str) -> str | None:
-    """The content of "KEY[...]" in the statistics of the first module."""
-    found = re.search(rf"(?<![A-Za-z0-9_]){key}\[([^\]]{{0,400}})\]", stats)
-    return found[1].strip() if found else None
+def _fields(stats: str) -> Fields:
+    """Every "KEY[...]" in the statistics, of the first module where there are several. One pass: an answer is some
+    kilobytes, and to search it for each key anew took 0.2 ms of a reading."""
+    found: dict[str, str] = {}
+    for field in _FIELD.finditer(stats):
+        found.setdefault(field[1], field[2].strip())
+    return found
 
 
 def _level(claimed: str | None) -> str | None:
     return LEVELS[int(claimed)] if claimed in ("0", "1", "2") else None
 
 
-def _power_w(stats: str) -> Watts | None:
+def _power_w(stats: Fields) -> Watts | None:
     """At the wall: said plainly, or as the seventh value of the supply; the fifth is what the supply gives out."""
-    plain = watts(_field(stats, "WALLPOWER"))
+    plain = watts(stats.get("WALLPOWER"))
     if plain is not None:
         return plain
-    values = (_field(stats, "PS") or "").split()
+    values = (stats.get("PS") or "").split()
     if len(values) >= 7:
         return watts(values[6])
     output_w = watts(values[4]) if len(values) >= 5 else None
     return output_w / _SUPPLY_EFFICIENCY if output_w else None
 
 
-def _rate(stats: str, work: str) -> float | None:
+def _rate(stats: Fields, work: str) -> float | None:
     """The hashrate of this moment. "GHSavg" goes on for long after the last hash; some firmware never fills GHSspd in,
     but says what each board does while it works."""
-    now = hashrate(_field(stats, "GHSspd"), 1e9)
+    now = hashrate(stats.get("GHSspd"), 1e9)
     if now or work != "in work":
         return now
-    boards = [hashrate(board, 1e9) for board in (_field(stats, "MGHS") or "").split()]
+    boards = [hashrate(board, 1e9) for board in (stats.get("MGHS") or "").split()]
     return sum(board or 0.0 for board in boards) if boards else now
 
 
