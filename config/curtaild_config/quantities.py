@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
 
 class Section(BaseModel):
@@ -51,7 +51,13 @@ def _topic_prefix(value: object) -> str:
 
 TopicPrefix: TypeAlias = Annotated[str, Field(max_length=200), PlainValidator(_topic_prefix)]
 
-TopicLevel: TypeAlias = Annotated[str, Field(pattern=r"^[^/+#\x00\s]+$", max_length=128)]
+def _topic_level(value: str) -> str:
+    if not re.fullmatch(r"[^/+#\x00\s]+", value):
+        raise ValueError("should be one level of an MQTT topic: without slashes, wildcards and blanks")
+    return value
+
+
+TopicLevel: TypeAlias = Annotated[str, Field(max_length=128), AfterValidator(_topic_level)]
 """One level of an MQTT topic: an identifier that another specification puts there."""
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")

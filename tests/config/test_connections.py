@@ -75,3 +75,51 @@ def test_nobody_to_listen_to_is_said(tmp_path: Path) -> None:
     assert "brokers is missing" in found["grid"].reason
     found = errors(tmp_path, SITE + '[grid]\nfailsafe_limit_w = 0\nusername = "u"\n' + MAESTRO + FEEDERS)
     assert "username have no use without brokers" in found["grid"].reason
+
+
+DSX = """
+[[grid.connection]]
+name = "dsx"
+dialect = "dsx-flex"
+brokers = ["mqtt://127.0.0.4"]
+agent = "korangi"
+signing_key_credential = "dsx-key"
+isvs = { acme = "/etc/acme.jwks" }
+feeds = { main-a = "root" }
+"""
+
+
+def test_a_dsx_connection_signs_with_a_secret(tmp_path: Path) -> None:
+    site = load_site(written(tmp_path, SITE + GRID + DSX + FEEDERS), {})
+    (source,) = connection_secret_sources(site.grid.connection[0])
+    assert (source.name, source.credential) == ("signing_key", "dsx-key")
+    assert source.key_path == "grid.connection[dsx].signing_key_credential"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "reason"),
+    [
+        ('signing_key_credential = "dsx-key"', "", "", "needs one of signing_key_file and signing_key_credential"),
+        ('main-a = "root"', 'main-a = "rot"', ".feeds.main-a", "no feeder has this id"),
+        ('main-a = "root"', 'main-a = "root", main-b = "root"', "", "two tags for one feeder"),
+        ('main-a = "root"', "", ".feeds", "should not be empty"),
+        ('"korangi"', '"a/b"', ".agent", "one level of an MQTT topic"),
+        ('acme = "/etc/acme.jwks"', '"a/+" = "/x"', ".isvs.a/+.[key]", ""),
+        ("isvs =", 'infrastructure_actions = ["SHOUT"]\nisvs =', ".infrastructure_actions[#1]", "should be one of"),
+    ],
+)
+def test_what_is_wrong_with_a_dsx_connection_is_said(
+    tmp_path: Path, old: str, new: str, path: str, reason: str
+) -> None:
+    assert old in DSX
+    found = errors(tmp_path, SITE + GRID + DSX.replace(old, new) + FEEDERS)
+    place = f"grid.connection[dsx]{path}"
+    assert place in found, found
+    assert reason in found[place].reason
+
+
+def test_somebody_must_be_able_to_show_that_he_is_alive(tmp_path: Path) -> None:
+    alone = SITE + "[grid]\nfailsafe_limit_w = 0\n" + DSX
+    assert "no connection brings signs of life" in errors(tmp_path, alone + FEEDERS)["grid"].reason
+    load_site(written(tmp_path, alone + 'without_target = "released"\n' + FEEDERS), {})
+    load_site(written(tmp_path, alone.replace("[grid]\n", '[grid]\nheartbeat = "none"\n') + FEEDERS), {})
