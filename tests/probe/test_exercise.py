@@ -68,7 +68,7 @@ def named(steps: list[Step], points: OperatingPoints) -> dict[str, bool]:
     return {name_of(step.point, points): step.went_well for step in steps}
 
 
-@pytest.mark.parametrize("model", ["whatsminer-m50", "antminer-s21", "luxos-s21"])
+@pytest.mark.parametrize("model", ["whatsminer-m50", "antminer-s21"])
 async def test_all_points_are_reached_timed_and_left_again(model: ModelName) -> None:
     async with bench(model) as its:
         before_w = its.true_power_w()

@@ -74,6 +74,8 @@ def command(
     """
     if password_file is not None and password_credential is not None:
         raise typer.BadParameter("--password-file and --password-credential exclude each other")
+    if config is not None and write_to is not None and config.resolve() != write_to.resolve():
+        raise typer.BadParameter("--config and --write name two site files: --write compares with its own")
     try:
         job = _Job(config or write_to, Credentials(password_file, password_credential))
         chosen_feeder = feeder_for(job.site, feeder) if write_to is not None and job.site is not None else None
