@@ -51,6 +51,7 @@ def _topic_prefix(value: object) -> str:
 
 TopicPrefix: TypeAlias = Annotated[str, Field(max_length=200), PlainValidator(_topic_prefix)]
 
+
 def _topic_level(value: str) -> str:
     if not re.fullmatch(r"[^/+#\x00\s]+", value):
         raise ValueError("should be one level of an MQTT topic: without slashes, wildcards and blanks")

@@ -223,8 +223,10 @@ class Daemon:
 
     async def _watch_brokers(self, grid: GridLink) -> None:
         while True:
-            for state in grid.links:
-                self.telemetry.observe_broker(state.url, state.connected)
+            states = grid.links
+            for url in dict.fromkeys(state.url for state in states):  # several connections may lead to one broker
+                is_connected = all(state.connected for state in states if state.url == url)
+                self.telemetry.observe_broker(url, is_connected)
             await asyncio.sleep(1.0)
 
     # ---- what is told of it -------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from curtaild.cli.main import app
 from curtaild_drivers.gpu.memory import NodeMemory
 from gpu_nvml.conftest import OpenNode
+from gpu_nvml.test_daemon import site_file
 from gpu_nvml.test_node import at, wall_w
 from gpu_nvml.test_stages import CLOCK_LOCK
 from nvml_stub.fixtures import MakeGpus
@@ -102,6 +103,19 @@ async def test_restore_puts_back_what_was_there_before(
     assert gpus.locked_mhz(0) is None
     again = curtaild(gpus, "gpu", "restore", "--state", str(tmp_path / "gpu-state.json"))
     assert (again.returncode, again.stdout.startswith("nothing is remembered")) == (0, True)
+
+
+async def test_the_site_file_says_where_they_are_remembered(
+    make_gpus: MakeGpus, open_node: OpenNode, curtaild: Type, tmp_path: Path
+) -> None:
+    gpus = make_gpus([H100])
+    async with open_node(gpus) as node:
+        await node.apply(at(wall_w(300)))
+    done = curtaild(gpus, "gpu", "restore", "--config", str(site_file(tmp_path)))
+    assert (done.returncode, gpus.requested_w(0)) == (0, 700.0)
+    other = curtaild(gpus, "gpu", "restore", "--driver", "amdsmi", "--config", str(site_file(tmp_path)))
+    assert other.returncode == 2
+    assert 'no group with driver = "amdsmi"' in " ".join(other.stderr.replace("│", " ").split())
 
 
 async def test_what_cannot_be_put_back_stays_remembered(

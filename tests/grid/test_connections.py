@@ -12,18 +12,21 @@ from typing import Any
 import pytest
 
 from curtaild.core.allocation import AllocationReceived, GridMessage, HeartbeatReceived, Issuer
-from curtaild.core.events import AckStage
+from curtaild.core.events import Ack, AckStage, BreachChanged, BreachId, BreachStage
 from curtaild.core.limits import UNLIMITED
 from curtaild.core.status import SiteStatus
 from curtaild.grid.connection import GridLink
 from curtaild.grid.dialect import Publication, Received
+from curtaild.grid.dsx.isv import LoadTarget
 from curtaild.grid.maestroos import MaestroOSDialect, Switch
 from curtaild.grid.native import Context, NativeDialect, Topics
 from curtaild.grid.opening import open_grid
+from curtaild.grid.operator import operator_access
 from curtaild.grid.outbox import Outbox
 from curtaild_config import Site, SiteFileError
-from grid.dsx import Agent, HandClock, ec_signer, jwks
-from grid.rig import CLOCK, ROOT, a_feeder, a_status, an_ack
+from grid.dsx import AGENT, TOPIC, Agent, HandClock, ec_signer, event, jwks
+from grid.rig import CLOCK, ROOT, a_feeder, a_status, an_ack, at_work, heard, limit_of, onlooker
+from mosquitto import Mosquitto
 
 
 class Told:
@@ -123,6 +126,34 @@ def drained(outbox: Outbox) -> list[Publication]:
         outbox.handed_over(following)
         found.append(following)
     return found
+
+
+@pytest.mark.broker
+async def test_what_dsx_says_goes_out_as_published(broker: Mosquitto) -> None:
+    """Snapshots at QoS 1, alerts at QoS 2, none of them kept by the broker."""
+    agent = Agent()
+    (allocation,) = agent.asked(LoadTarget(1e6, ("main-a",)))
+    delivered: asyncio.Queue[GridMessage] = asyncio.Queue()
+    link = GridLink(CLOCK, delivered.put_nowait, heartbeat_timeout_s=120.0)
+    access = operator_access("127.0.0.1", broker.port)
+    link.connect("dsx", agent.dialect, [access])
+    everything = f"grid/v1/dsx-flex-agent/{AGENT}/#"
+    breach = BreachChanged(0.0, BreachId("b"), ROOT, BreachStage.ACTIVE, 1e6, 5e3, 5e3, 0.0)
+    async with onlooker(broker, everything) as someone, at_work(link, delivered) as run:
+        await run.connected()
+        link.ack(Ack(0.0, AckStage.APPLYING, allocation.id, allocation.issuer, allocation.seq, ROOT, 1e6))
+        link.status(a_status())
+        link.breach(breach)
+        live = [await heard(someone) for _ in range(2)]
+        assert [(message.topic.value.split("/", 4)[4], message.qos) for message in live] == [
+            ("powerstate/status", 1),
+            ("powerbreach", 2),
+        ]
+        async with onlooker(broker, everything) as late:
+            await late.publish(f"grid/v1/dsx-flex-agent/{AGENT}/that-is-all", b"{}")
+            assert not (await heard(late)).retain
+        await someone.publish(TOPIC, event(LoadTarget(5e5, ("main-a",))), qos=1)
+        assert limit_of(await run.next(AllocationReceived)) == 5e5
 
 
 # ---- from the site file -----------------------------------------------------------------------

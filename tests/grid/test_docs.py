@@ -11,8 +11,12 @@ import pytest
 
 from curtaild.core.allocation import AllocationReceived, HeartbeatReceived, RejectCode
 from curtaild.core.events import AckStage, BreachChanged, BreachId, BreachStage, LinkPhase
+from curtaild.core.limits import Limit
+from curtaild.grid.dsx.isv import LoadTarget
 from curtaild.grid.native import Context, decode, encode_ack, encode_breach, encode_status
+from grid.dsx import Agent, data_of, ec_signer, event
 from grid.rig import CLOCK, ROOT, a_status, an_ack, topics
+from grid.test_maestroos import Maestro, ceilings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "grid" / "native.md").read_text()
 EXAMPLES: list[str] = [block for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL) if "…" not in block]
@@ -63,6 +67,29 @@ def test_what_the_site_writes_has_the_keys_shown_in_their_order(key: str, writte
         if isinstance(value, list):
             feeders: list[dict[str, Any]] = body[name]
             assert list(value[0]) == list(feeders[0])
+
+
+def test_the_words_of_maestroos_shown_are_taken() -> None:
+    (block,) = json_blocks("maestroos")
+    maestro = Maestro()
+    maestro.clock.moved_s = json.loads(block)["timestamp"] - maestro.clock.wall()
+    assert ceilings(maestro.hear(block.encode())) == [Limit(0.0)]
+
+
+def test_the_load_target_shown_is_taken() -> None:
+    envelope, data = json_blocks("dsx-flex")
+    assert set(json.loads(envelope)) == {*json.loads(event(LoadTarget(1.0)))}
+    (allocation,) = [
+        message.allocation
+        for message in Agent().hear(data_of(ec_signer("acme-1"), json.loads(data)))
+        if isinstance(message, AllocationReceived)
+    ]
+    assert allocation.ceiling == Limit(12_500_000.0)
+
+
+def json_blocks(page: str) -> list[str]:
+    text = (Path(__file__).parents[2] / "docs" / "grid" / f"{page}.md").read_text()
+    return re.findall(r"```json\n(.*?)```", text, re.DOTALL)
 
 
 def test_every_stage_code_and_state_is_explained() -> None:

@@ -370,6 +370,7 @@ def test_a_key_set_is_read_and_a_new_key_counts_after_the_file_is_read_again(tmp
         (jwks(ec_signer("a"), Signer(ec_signer("b").key, "a")), "a second 'a'"),
         (json.dumps({"keys": [ECKey.generate_key("P-256").as_dict(private=False)]}), "has no kid"),
     ],
+    ids=["empty", "no keys", "a number", "half a key", "a secret", "P-384", "twice one kid", "no kid"],
 )
 def test_a_key_file_that_cannot_be_used_says_why(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "keys"

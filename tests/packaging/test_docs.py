@@ -16,7 +16,14 @@ from curtaild_drivers.asic.identify import OWN
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("systemd/*.md")])
 INSTRUCTIONS = [
-    REPOSITORY / page for page in ("README.md", "systemd/README.md", "docs/runbook.md", "config/site.example.toml")
+    REPOSITORY / page
+    for page in (
+        "README.md",
+        "systemd/README.md",
+        "docs/runbook.md",
+        "docs/commissioning.md",
+        "config/site.example.toml",
+    )
 ]
 LINK = re.compile(r"\[([^]]+)\]\(([^)\s]+)\)")
 

@@ -67,10 +67,10 @@ async def test_an_interrupted_scan_says_how_to_go_on_and_does(tmp_path: Path) ->
         process.send_signal(signal.SIGINT)
         code, out, err = await end(process)
         assert code == 130, err
-        assert "4 miners at 254 addresses" in out
+        assert " of 254 addresses" in out
         assert "Antminer S21" in out
         assert "127.34.10.4-7" in out
-        assert "curtaild scan --resume --state" in err
+        assert f"curtaild scan --resume --state {tmp_path}/scan.json --config {path}" in err
         before = path.read_text()
         code, out, err = await curtaild("scan", "--resume", *words, "--json", "--write", str(path), "--feeder", "row-1")
         assert code == 0, err

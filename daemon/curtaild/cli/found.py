@@ -95,7 +95,8 @@ def show(console: Console, tally: Tally, told: Sequence[Change], total: int, too
 def _headline(console: Console, tally: Tally, total: int, took_s: Seconds) -> None:
     count = len(tally.miners)
     line = Text(f"{count:,} miner{'' if count == 1 else 's'}", "bold green" if count else "bold yellow")
-    line.append(f" at {total:,} address{'' if total == 1 else 'es'} in {took_s:.1f} s", "default")
+    asked = f"{total:,}" if tally.done == total else f"{tally.done:,} of {total:,}"
+    line.append(f" at {asked} address{'' if total == 1 else 'es'} in {took_s:.1f} s", "default")
     for touch, words in ((Touch.REFUSED, "answer on none of a miner's ports"), (Touch.SILENT, "silent")):
         if tally.touched[touch]:
             line.append(f"; {tally.touched[touch]:,} {words}", "bright_black")

@@ -18,13 +18,13 @@ from curtaild_drivers.gpu.amd import AmdHost
 from curtaild_drivers.gpu.card import Host, Milliwatts
 from curtaild_drivers.gpu.memory import NodeMemory
 from curtaild_drivers.gpu.nvml import NvmlHost
-from curtaild_drivers.gpu.settings import STATE_FILE, NodeSettings
+from curtaild_drivers.gpu.settings import AmdSettings, NodeSettings, NvmlSettings
 from curtaild_drivers.gpu.upkeep import PutBack, Seen, look, restore
 
 app = typer.Typer(no_args_is_help=True, help="Look at this host's GPUs, and put their power limits back.")
 
-SERVICE_STATE = Path("/var/lib/curtaild") / STATE_FILE
-"""Where the service keeps it (systemd/curtaild.service)."""
+SERVICE_STATE = Path("/var/lib/curtaild")
+"""Where the service keeps its state (systemd/curtaild.service)."""
 CAP_SYS_ADMIN = 21
 
 
@@ -36,6 +36,12 @@ class Maker(StrEnum):
 
     def host(self) -> Host:
         return NvmlHost() if self is Maker.NVIDIA else AmdHost()
+
+    def state_path(self) -> Path:
+        """Where the service remembers limits, if it runs here; else where a daemon started here would."""
+        name = (NvmlSettings if self is Maker.NVIDIA else AmdSettings).state_name
+        kept = SERVICE_STATE / name
+        return kept if kept.exists() else Path(name)
 
 
 MakerOption = Annotated[Maker, typer.Option("--driver", help="Whose GPUs.")]
@@ -100,13 +106,13 @@ def put_back(
 
 
 def _state_path(config: Path | None, driver: Maker) -> Path:
-    """The site file's word, else the service's, else what lies here. Raises `SiteFileError`."""
+    """The site file's word, else the driver's own default. Raises `SiteFileError`."""
     if config is not None:
         for group in load_site(config).expand_devices():
             if group.driver == driver.value and isinstance(group.settings, NodeSettings):
-                return group.settings.state_file or (SERVICE_STATE if SERVICE_STATE.exists() else Path(STATE_FILE))
+                return group.settings.state_file or driver.state_path()
         raise typer.BadParameter(f'{config} has no group with driver = "{driver.value}"')
-    return SERVICE_STATE if SERVICE_STATE.exists() else Path(STATE_FILE)
+    return driver.state_path()
 
 
 def _table(version: str, seen: list[Seen]) -> Table:

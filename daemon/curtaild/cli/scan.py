@@ -115,11 +115,13 @@ def command(
     elif is_whole and tally.miners and write_to is None and not as_json:
         screen.print("Add them to a site file with --write site.toml --feeder NAME.", style="bright_black")
     if not is_whole:
-        where_state = f" --state {state}" if state is not None else ""
+        again = (("--state", state), ("--config", config), ("--write", write_to), ("--feeder", feeder))
+        options = "".join(f" {option} {value}" for option, value in again if value is not None)
         screen.print(
             f"Interrupted after {tally.done:,} of {len(addresses):,} addresses. "
-            f"Go on with: curtaild scan --resume{where_state}",
+            f"Go on with: curtaild scan --resume{options}",
             style="yellow",
+            markup=False,
             highlight=False,
             soft_wrap=True,
         )

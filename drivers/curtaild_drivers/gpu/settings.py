@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -18,8 +18,6 @@ Deadline = Annotated[float, Field(gt=0, le=50, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 CurvePoint = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]]
 Argv = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=64)]
-
-STATE_FILE = "gpu-state.json"
 
 
 class ClockLock(BaseModel):
@@ -53,6 +51,9 @@ class HookStage(BaseModel):
 class NodeSettings(DriverSettings):
     """Keys of a GPU node, whoever made its GPUs; all have defaults, and base_w deserves a better one."""
 
+    state_name: ClassVar[str] = "gpu-state.json"
+    """What the state file is called where no other is named; a host may have GPUs of both makers."""
+
     base_w: Watts = 1_800.0
     """What the node draws beside its GPUs (CPUs, memory, network), in watts; the default is that of 8 × H100."""
     gpu_factor: Annotated[float, Field(ge=1, le=3, allow_inf_nan=False)] = 1.15
@@ -72,7 +73,7 @@ class NodeSettings(DriverSettings):
     off: HookStage | None = None
     """The stage at which the site's programs switch the node off; absent: it is never switched off."""
     state_file: Path | None = None
-    """Where the limits that were in force before are remembered; absent: gpu-state.json in systemd's state directory,
+    """Where the limits that were in force before are remembered; absent: `state_name` in systemd's state directory,
     else where the daemon was started."""
     read_deadline_s: Deadline = 2.0
     """A GPU that takes longer to tell its draw, in s, counts as silent."""
@@ -94,7 +95,7 @@ class NodeSettings(DriverSettings):
         """Where the state lies."""
         if self.state_file is not None:
             return self.state_file
-        return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0]) / STATE_FILE
+        return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0]) / self.state_name
 
 
 class NvmlSettings(NodeSettings):
@@ -103,6 +104,8 @@ class NvmlSettings(NodeSettings):
 
 class AmdSettings(NodeSettings):
     """Keys of a group with `driver = "amdsmi"`."""
+
+    state_name: ClassVar[str] = "amd-gpu-state.json"
 
     @model_validator(mode="after")
     def _no_clock_lock(self) -> Self:
