@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from curtaild.core.device import Device
+from curtaild.core.device import LEARNED_SAMPLES, Device
 from curtaild.core.site import Site
 from curtaild_drivers.contract import FeederId, Seconds, Watts
 
@@ -22,6 +22,8 @@ class PlainSums:
     unseen_w: Watts = 0.0
     just_moved_w: Watts = 0.0
     in_doubt_w: Watts = 0.0
+    edge_w: Watts = 0.0
+    edge_w2: float = 0.0
     lowest_w: Watts = 0.0
     highest_w: Watts = 0.0
     allowed_w: Watts = 0.0
@@ -48,11 +50,19 @@ def _add(sums: PlainSums, device: Device, site: Site) -> None:
     if device.actuation is not None:
         sums.in_flight += 1
         sums.in_doubt_w += abs(device.reserved_w - min(draw_w, device.actuation.target.draw_w))
-    if device.actuation is not None or seen_until is None or device.settled_at > seen_until:
+    if seen_until is None:
         sums.unseen_w += error_fraction * device.reserved_w
+    elif device.actuation is not None or device.settled_at > seen_until:
+        sums.unseen_w += error_fraction * min(device.reserved_w, abs(device.reserved_w - device.seen_w))
     if device.settled_at >= sampled_at:
         sums.just_moved_w += max(0.0, device.spec.rated_w - device.reserved_w)
-    points, headed_for = device.spec.points, device.headed_for()
+    points, headed_for, setpoint = device.spec.points, device.headed_for(), device.setpoint
+    ratio = device.learned.get(setpoint.key) if setpoint is not None else None
+    if setpoint is not None and ratio is not None and ratio.samples >= LEARNED_SAMPLES and device.actuation is None:
+        upper_w, mean_w = device.upper_w(setpoint), setpoint.draw_w * ratio.mean
+        edge_w = math.floor(max(0.0, device.reserved_w - mean_w))
+        sums.edge_w += edge_w if device.reserved_w <= upper_w else 0.0
+        sums.edge_w2 += edge_w**2 if device.reserved_w <= upper_w else 0.0
     highest_w = device.upper_w(points.highest) if points is not None else device.spec.rated_w
     sums.lowest_w += device.upper_w(points.lowest) if points is not None else device.spec.rated_w
     sums.highest_w += highest_w

@@ -1,4 +1,4 @@
-"""What must always hold, whatever grid, devices, meters and crashes do: DESIGN's ten rules against a plant that lies.
+"""What must always hold, whatever grid, devices, meters and crashes do: the ten rules against a plant that lies.
 
 A stateful machine plays the world in virtual time; after every second of it the rules are checked against the
 plant's *true* power, which the core never sees.

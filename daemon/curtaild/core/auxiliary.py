@@ -1,4 +1,4 @@
-"""What a metered feeder draws beside its devices: meter − Σ devices, filtered, upper edge (DESIGN 4).
+"""What a metered feeder draws beside its devices: meter − Σ devices, filtered, upper edge.
 
 It rises at once and falls only after a while: a device that drops by itself shows at the meter seconds before its own
 reading says so, and what it no longer draws is no headroom.

@@ -288,6 +288,8 @@ def _room(site: Site, now: Seconds) -> dispatch.Room:
         over_w = sums.total_planned_w - limit_w if is_over else _unexplained_w(site, feeder, limit_w, now)
         room.over_w[feeder] = over_w + site.policy.margin_w(limit_w) if over_w > 0 else 0.0
         room.free_w[feeder] = ramp_w - site.policy.margin_w(ramp_w) - sums.total_reserved_w
+        if sums.are_edges_shared:
+            room.edge_w2[feeder] = sums.edge_w2
     horizon = now + site.slowest.down_s + site.slowest.up_s + dispatch.AHEAD_S
     room.coming = [
         window

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from curtaild.core.allocation import AllocationId
 from curtaild.core.events import ActuationId, ActuationStage, Condition
@@ -93,13 +94,17 @@ class Actuation:
 class Share:
     """What one device adds to its feeder's sums, or such a sum (W, whole numbers of 1/1024). `measured_w`: its draw by
     its own word; `in_doubt_w`: how far that leaves the sum open; `flying_w`: reserved by devices that a command is
-    under way to. `lowest_w`, `highest_w`: the least and the most it could be told to draw; `allowed_w`: what it may."""
+    under way to, as far as no meter has seen them draw it. `edge_w`: how much of what is planned is there for a unit's
+    own spread, which adds up to less over many; `edge_w2` its square. `lowest_w`, `highest_w`: the least and the most
+    it could be told to draw; `allowed_w`: what it may."""
 
     reserved_w: Watts = 0.0
     planned_w: Watts = 0.0
     measured_w: Watts = 0.0
     in_doubt_w: Watts = 0.0
     flying_w: Watts = 0.0
+    edge_w: Watts = 0.0
+    edge_w2: float = 0.0
     lowest_w: Watts = 0.0
     highest_w: Watts = 0.0
     allowed_w: Watts = 0.0
@@ -118,8 +123,9 @@ class Share:
         in_doubt_w = 0.0 if device.is_draw_known else reserved_w
         headed_for, flying_w = setpoint, 0.0
         if actuation is not None:
-            headed_for, flying_w = actuation.target, reserved_w
+            headed_for, flying_w = actuation.target, device.unseen_w()
             in_doubt_w += abs(reserved_w - min(draw_w, headed_for.draw_w))
+        edge_w = 0.0 if setpoint is None or actuation is not None else device.edge_w(setpoint)
         points = spec.points
         if points is None:
             lowest_w = highest_w = allowed_w = exact(spec.rated_w)
@@ -138,6 +144,8 @@ class Share:
             exact(draw_w),
             exact(in_doubt_w) if in_doubt_w else 0.0,
             flying_w,
+            edge_w,
+            edge_w * edge_w,
             lowest_w,
             highest_w,
             allowed_w,
@@ -189,6 +197,8 @@ class Device:
     """What its feeder's sums count it with."""
     review_at: Seconds = math.inf
     """When it is looked at though nothing touched it."""
+    seen_w: Watts = 0.0
+    """What it was drawing, by its own word, when a meter's counted sample last saw it settled."""
     turn: float | None = None
     """Its turn to start, 0..1 of the jitter; drawn anew after each shed."""
 
@@ -216,6 +226,11 @@ class Device:
     def in_flight(self) -> bool:
         return self.actuation is not None
 
+    def unseen_w(self) -> Watts:
+        """How much of its reservation a meter has not yet seen: what it rose by, or where it fell, how far at most its
+        own error may have changed."""
+        return min(self.reserved_w, abs(self.reserved_w - exact(self.seen_w)))
+
     def tolerance_w(self) -> Watts:
         """How close to a point's draw counts as being there."""
         return max(50.0, 0.03 * self.spec.rated_w)
@@ -226,6 +241,14 @@ class Device:
         watts = point.draw_w if ratio is None else point.draw_w * ratio.upper
         return math.ceil(watts * 1024.0) / 1024.0  # `exact`, asked a hundred thousand times in a shed
 
+    def edge_w(self, point: OperatingPoint) -> Watts:
+        """How much of what it is counted with, settled at `point`, is there for the unit's spread: whole watts, so that
+        sums of squares stay true too."""
+        ratio = self.learned.get(point.key)
+        if ratio is None or ratio.samples < LEARNED_SAMPLES or self.reserved_w > self.upper_w(point):
+            return 0.0
+        return float(math.floor(max(0.0, self.reserved_w - point.draw_w * ratio.mean)))
+
     def may_reach_w(self, point: OperatingPoint) -> Watts:
         """What a raise to `point` is counted with: what was learned at another draw may not hold there."""
         return max(point.draw_w, self.upper_w(point))
@@ -235,6 +258,15 @@ class Device:
         ratio = self.learned.get(point.key)
         is_learned = ratio is not None and ratio.samples >= LEARNED_SAMPLES
         return self.upper_w(point) * (1.0 if is_learned else UNIT_SPREAD) + self.tolerance_w()
+
+    def likely_w(self, point: OperatingPoint) -> Watts:
+        """What it most likely draws at `point`: as learned there, else as much more or less than its table as at the
+        point where most was learned, for a unit's error is nearly one share of its draw."""
+        ratio = self.learned.get(point.key)
+        if ratio is None or ratio.samples < LEARNED_SAMPLES:
+            ratio = max(self.learned.values(), key=attrgetter("samples"), default=None)
+        is_learned = ratio is not None and ratio.samples >= LEARNED_SAMPLES and not point.is_off
+        return point.draw_w * ratio.mean if ratio is not None and is_learned else point.draw_w
 
     def headed_for(self) -> OperatingPoint | None:
         """Where it will be once what is in flight has settled."""

@@ -49,11 +49,13 @@ class Window:
 
 @dataclass(slots=True)
 class Room:
-    """What a feeder is over its limit by, or has free (W). `over_w`: to be shed. `free_w`: may be given out. `coming`:
-    the lower limits ahead, the next one first."""
+    """What a feeder is over its limit by, or has free (W). `over_w`: to be shed. `free_w`: may be given out. `edge_w2`:
+    at the feeders where a meter lets the units' spreads be added up by their squares, the sum of those. `coming`: the
+    lower limits ahead, the next one first."""
 
     over_w: dict[FeederId, Watts] = field(default_factory=dict)
     free_w: dict[FeederId, Watts] = field(default_factory=dict)
+    edge_w2: dict[FeederId, float] = field(default_factory=dict)
     coming: list[Window] = field(default_factory=list)
 
 
@@ -105,8 +107,24 @@ class _Shedding:
     """The choice as far as it has come: where devices are to go, why, and what each feeder is still over by."""
 
     over_w: dict[FeederId, Watts]
+    edge_w2: dict[FeederId, float]
     targets: dict[Device, OperatingPoint] = field(default_factory=dict)
     rules: dict[Device, tuple[str, FeederId]] = field(default_factory=dict)
+
+    def lower(self, device: Device, target: OperatingPoint, path: Iterable[FeederId]) -> None:
+        """Count the device on its way down to `target`, at each feeder of `path`."""
+        earlier = self.targets.get(device)
+        self.targets[device] = target
+        all_of_it_w = device.upper_w(earlier) if earlier is not None else device.planned_w
+        all_of_it_w -= device.upper_w(target)
+        edge_w = device.share.edge_w if earlier is None else 0.0
+        gain_w = all_of_it_w
+        for feeder in path:
+            if edge_w > 0.0 and feeder in self.edge_w2:
+                before_w2 = self.edge_w2[feeder]
+                after_w2 = self.edge_w2[feeder] = max(0.0, before_w2 - edge_w * edge_w)
+                gain_w = all_of_it_w - edge_w + math.sqrt(before_w2) - math.sqrt(after_w2)
+            self.over_w[feeder] -= gain_w
 
 
 def shed(
@@ -124,7 +142,7 @@ def shed(
     """
     if not room.coming and not any(over_w > 0 for over_w in room.over_w.values()):
         return [], dict(room.over_w)
-    shedding = _Shedding(dict(room.over_w))
+    shedding = _Shedding(dict(room.over_w), dict(room.edge_w2))
     _choose(shedding, by_feeder, tree, now)
     moves = [
         Move(device.spec.id, target, False, *shedding.rules[device]) for device, target in shedding.targets.items()
@@ -143,7 +161,10 @@ def _shed_ahead(
     for window in room.coming:
         freed_w = {feeder: room.over_w[feeder] - shedding.over_w[feeder] for feeder in tree.specs}
         ahead = _Shedding(
-            {feeder: window.over_w[feeder] - freed_w[feeder] for feeder in tree.specs}, shedding.targets, shedding.rules
+            {feeder: window.over_w[feeder] - freed_w[feeder] for feeder in tree.specs},
+            shedding.edge_w2,
+            shedding.targets,
+            shedding.rules,
         )
         _choose(ahead, by_feeder, tree, now)
         for feeder in tree.specs:
@@ -211,8 +232,7 @@ def _shed_from(
     heapq.heapify(heap)
     while heap and over_w[feeder] > MILLIWATT:
         _, _, _, _, device, lower = heap[0]
-        earlier = targets.get(device)
-        present = earlier or device.headed_for()
+        present = targets.get(device) or device.headed_for()
         target = lower
         points = device.spec.points
         if points is not None and present is not None and present.divisible and counted_on:
@@ -220,12 +240,10 @@ def _shed_from(
             steps_down = max(1, math.ceil(over_w[feeder] / ratio / points.step_w))
             if present.draw_w - steps_down * points.step_w > lower.draw_w:
                 target = point_at(points, present.draw_w - steps_down * points.step_w)
-        targets[device] = target
         if counted_on:
-            planned_w = device.upper_w(earlier) if earlier is not None else device.planned_w
-            gain_w = planned_w - device.upper_w(target)
-            for member in tree.paths[device.spec.feeder]:
-                over_w[member] -= gain_w
+            shedding.lower(device, target, tree.paths[device.spec.feeder])
+        else:
+            targets[device] = target
         following = _next_lower(device, target, now, steps)
         if following is not None:
             heapq.heapreplace(heap, following)
@@ -293,7 +311,7 @@ def give_back(
         path = tree.paths[device.spec.feeder]
         away_s = device.spec.settle_up_s + device.spec.settle_down_s
         bound_by = [free_w for begins_at, free_w in free if begins_at - now <= away_s]
-        free_here_w = min(free_w[member] for free_w in bound_by for member in path)
+        free_here_w, bottleneck = min((free_w[member], member) for free_w in bound_by for member in path)
         held_w = device.reserved_w if earlier is None else _worst_w(device, present, policy)
         target = upper
         if _worst_w(device, upper, policy) - held_w > free_here_w:
@@ -303,8 +321,10 @@ def give_back(
             target = point_at(points, (held_w + free_here_w) / ratio)
             if target.draw_w - present.draw_w < max(points.step_w, SMALLEST_RAISE * device.spec.rated_w):
                 continue
+            if _worst_w(device, target, policy) - held_w > free_here_w:
+                continue
         targets[device] = target
-        rules[device] = f"{path[0]} has {free_here_w:.0f} W free"
+        rules[device] = f"{bottleneck} has {free_here_w:.0f} W free"
         taken_w = max(0.0, _worst_w(device, target, policy) - held_w)
         for free_w in bound_by:
             for member in path:
@@ -315,8 +335,11 @@ def give_back(
 
 
 def _worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:
-    """What a raise to `point` must be counted with until the meter has seen it."""
-    return max(device.reserved_w, device.may_reach_w(point)) * (1 + policy.reading_error_fraction)
+    """What a raise to `point` adds to, what is reserved for the device included, until the meter has seen it: the error
+    of what no meter saw, and the edge that it no longer shares with the other units."""
+    reach_w = max(device.reserved_w, device.may_reach_w(point))
+    unseen_w = min(reach_w, max(abs(reach_w - device.seen_w), reach_w - device.reserved_w))
+    return reach_w + policy.reading_error_fraction * unseen_w + device.share.edge_w
 
 
 def _next_upper(

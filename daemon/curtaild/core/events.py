@@ -18,7 +18,7 @@ BreachId = NewType("BreachId", str)
 
 
 class LinkPhase(Enum):
-    """The grid link's state (DESIGN: EEBUS LPC's machine without its unsafe exit)."""
+    """The grid link's state (EEBUS LPC's machine without its unsafe exit)."""
 
     STARTING = "starting"
     LIMITED = "limited"

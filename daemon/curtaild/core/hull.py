@@ -1,4 +1,4 @@
-"""The upper concave hull of a device's rate over watts: only its edges are worth offering to dispatch (DESIGN 5)."""
+"""The upper concave hull of a device's rate over watts: only its edges are worth offering to dispatch."""
 
 from __future__ import annotations
 

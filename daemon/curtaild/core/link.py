@@ -1,4 +1,4 @@
-"""The grid link's state machine: what may be drawn, as far as the grid has said (DESIGN 6.2).
+"""The grid link's state machine: what may be drawn, as far as the grid has said.
 
 `starting` (fail-safe) → `limited | unlimited` on heartbeat and allocation → `failsafe` on silence or when the
 allocation ran out → back only on heartbeat and a fresh allocation, after a silence not before the hold is over.

@@ -1,4 +1,4 @@
-"""Reserved power, and the life of an actuation (DESIGN 4).
+"""Reserved power, and the life of an actuation.
 
 Watts leave a reservation only when a reading *asked after* the command shows them gone; unknown counts as worst.
 """
@@ -23,6 +23,7 @@ from curtaild.core.policy import Policy
 from curtaild_drivers.contract import OperatingPoint, Reading, RunState, Seconds, Watts
 
 STEADY_READINGS = 3
+STILL_FRACTION = 0.02  # a miner at work wanders by about one per cent
 SLOWEST_FALL_S = 60.0  # stock Antminers reach standby 10–60 s after they say that they sleep
 LONGEST_BACK_OFF_S = 600.0
 ABSURD = 10.0  # times its rating: no miner draws that, whatever a driver let through
@@ -99,6 +100,12 @@ def _is_steady(device: Device) -> bool:
     return len(recent) == STEADY_READINGS and max(recent) - min(recent) <= device.tolerance_w()
 
 
+def _stands_still(device: Device) -> bool:
+    """What still falls or rises would teach a wrong draw."""
+    recent = device.recent_w
+    return len(recent) == STEADY_READINGS and max(recent) - min(recent) <= STILL_FRACTION * max(recent)
+
+
 def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, now: Seconds) -> list[Event]:
     """Settled: learn its draw there, or notice that it left by itself."""
     if reading.power_w is not None and reading.power_w > device.most_w(setpoint):
@@ -117,7 +124,7 @@ def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, 
         detail = f"was set to {setpoint.key} ({setpoint.draw_w:.0f} W), says {said.key} ({said.draw_w:.0f} W)"
         return begin_condition(device, Condition.DRIFTED, now, detail)
     at_work = RunState.ASLEEP if setpoint.is_off else RunState.RUNNING
-    if reading.power_w is not None and reading.state is at_work and setpoint.draw_w > 0:
+    if reading.power_w is not None and reading.state is at_work and setpoint.draw_w > 0 and _stands_still(device):
         ratio = reading.power_w / setpoint.draw_w
         if 0.3 < ratio < 1.5:
             device.learned.setdefault(setpoint.key, DrawRatio()).observe(ratio)
@@ -187,6 +194,9 @@ def _has_fallen(device: Device, actuation: Actuation, reading: Reading) -> bool:
         return False  # a restarting device draws little for a moment only
     if device.draw_w > device.most_w(actuation.target):
         return False
+    is_near = reading.power_w is None or reading.power_w <= device.likely_w(actuation.target) + device.tolerance_w()
+    if not is_near and not _had_its_time(device, actuation, reading):
+        return False  # very likely still falling
     said = reported_point(device, reading)
     if said is not None and said.draw_w > actuation.target.draw_w + device.tolerance_w():
         return False  # low by chance: its own setting says it may rise again
@@ -195,6 +205,11 @@ def _has_fallen(device: Device, actuation: Actuation, reading: Reading) -> bool:
     if actuation.stage is ActuationStage.OUTCOME_UNKNOWN and said is None:
         return _is_steady(device)
     return True
+
+
+def _had_its_time(device: Device, actuation: Actuation, reading: Reading) -> bool:
+    """Whether the reading was asked when all that the command does should have been done."""
+    return actuation.answered_at is not None and reading.taken_at >= actuation.answered_at + device.spec.settle_down_s
 
 
 def _has_risen(device: Device, actuation: Actuation, reading: Reading) -> bool:
@@ -284,7 +299,7 @@ def changed(device: Device, actuation: Actuation, stage: ActuationStage, now: Se
 
 
 def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) -> list[Event]:
-    """Bring `reserved_w` and `planned_w` up to `now`: the table of DESIGN 4, row by row.
+    """Bring `reserved_w` and `planned_w` up to `now`: row by row of docs/control.md.
 
     `meter_agrees`: a fresh meter above shows its limit kept, so that a shed under way may take its time.
     """

@@ -46,6 +46,8 @@ class Members:
         sums.measured_w += now.measured_w - before.measured_w
         sums.in_doubt_w += now.in_doubt_w - before.in_doubt_w
         sums.flying_w += now.flying_w - before.flying_w
+        sums.edge_w += now.edge_w - before.edge_w
+        sums.edge_w2 += now.edge_w2 - before.edge_w2
         sums.lowest_w += now.lowest_w - before.lowest_w
         sums.highest_w += now.highest_w - before.highest_w
         sums.allowed_w += now.allowed_w - before.allowed_w
@@ -59,12 +61,12 @@ class Members:
         device.share = now
 
     def unseen_w(self, seen_until: Seconds | None) -> Watts:
-        """What is reserved for devices that no meter has seen since they moved; all of it where none can see them."""
+        """What is reserved beyond what a meter has seen the devices draw; all of it where none can see them."""
         if seen_until is None:
             return self.sums.reserved_w
         self._look_back(seen_until, self._sampled_at)
         settled_w = sum(
-            device.reserved_w for device in self._movers if device.settled_at > seen_until and device.actuation is None
+            device.unseen_w() for device in self._movers if device.settled_at > seen_until and device.actuation is None
         )
         return self.sums.flying_w + settled_w
 
@@ -85,6 +87,8 @@ class Members:
         caught_up = [d for d in self._movers if d.settled_at <= seen_until and d.settled_at < sampled_at]
         for device in caught_up:
             del self._movers[device]
+            if device.actuation is None and device.draw_w is not None and seen_until < _FOREVER:
+                device.seen_w = device.draw_w
 
 
 class Roster:

@@ -19,8 +19,9 @@ class FeederTally:
 
     `reserved_w`, `planned_w`, `measured_w`: plain sums. `unseen_w`: what devices may draw beyond their own word where
     no meter has seen them since they moved; `just_moved_w` what they may have been drawing more when the meter was last
-    read. `in_doubt_w`: how far unread devices and unconfirmed
-    actuations leave the sum open.
+    read. `in_doubt_w`: how far unread devices and unconfirmed actuations leave the sum open. `edge_w`: what of
+    `planned_w` is there for each unit's own spread; `edge_w2` the sum of its squares;
+    `are_edges_shared`: a meter sees them all, so that the root of that sum is held against the limit in their place.
     `total_reserved_w`, `total_planned_w`: with auxiliary load, what is held against the limit.
     """
 
@@ -32,6 +33,9 @@ class FeederTally:
     unseen_w: Watts = 0.0
     just_moved_w: Watts = 0.0
     in_doubt_w: Watts = 0.0
+    edge_w: Watts = 0.0
+    edge_w2: float = 0.0
+    are_edges_shared: bool = False
     lowest_w: Watts = 0.0
     highest_w: Watts = 0.0
     allowed_w: Watts = 0.0
@@ -49,6 +53,8 @@ class FeederTally:
         self.unseen_w += other.unseen_w
         self.just_moved_w += other.just_moved_w
         self.in_doubt_w += other.in_doubt_w
+        self.edge_w += other.edge_w
+        self.edge_w2 += other.edge_w2
         self.lowest_w += other.lowest_w
         self.highest_w += other.highest_w
         self.allowed_w += other.allowed_w
@@ -88,6 +94,8 @@ def _own(
         unseen_w=error_fraction * members.unseen_w(_seen_until(feeder, tree, meters)),
         just_moved_w=members.just_moved_w(_sampled_at(feeder, tree, meters)),
         in_doubt_w=sums.in_doubt_w,
+        edge_w=sums.edge_w,
+        edge_w2=sums.edge_w2,
         lowest_w=sums.lowest_w,
         highest_w=sums.highest_w,
         allowed_w=sums.allowed_w,
@@ -133,5 +141,7 @@ def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None
         return
     least_w = -policy.reading_error_fraction * own.measured_w
     own.auxiliary_w = meter.upper_w(1.0, least_w)
-    own.total_reserved_w = own.reserved_w + own.unseen_w + own.auxiliary_w
-    own.total_planned_w = own.planned_w + meter.upper_w(planned_share, least_w * min(planned_share, 1.0))
+    own.are_edges_shared = True
+    spread_w = max(0.0, own.edge_w - math.sqrt(own.edge_w2))
+    own.total_reserved_w = own.reserved_w - spread_w + own.unseen_w + own.auxiliary_w
+    own.total_planned_w = own.planned_w - spread_w + meter.upper_w(planned_share, least_w * min(planned_share, 1.0))
