@@ -15,9 +15,8 @@ from joserfc.jwk import ECKey
 from typer.testing import CliRunner
 
 from curtaild.cli.main import app
-from curtaild.grid.dsx import load_public_keys, load_signer
 from curtaild.grid.dsx.envelope import EventType, read_event
-from curtaild.grid.dsx.keys import verify
+from curtaild.grid.keys import load_public_keys, load_signer, verify
 from grid.rig import heard, onlooker
 from mosquitto import BINARY, Mosquitto
 

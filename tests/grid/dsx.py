@@ -15,10 +15,11 @@ from joserfc.jwk import ECKey, RSAKey
 
 from curtaild.core.allocation import Allocation, AllocationReceived, GridMessage, MessageRejected
 from curtaild.grid.dialect import Publication, Received
-from curtaild.grid.dsx import DsxFlexDialect, Feeds, PublicKeys, Signer, TargetBook
+from curtaild.grid.dsx import DsxFlexDialect, Feeds, TargetBook
 from curtaild.grid.dsx.envelope import EventType
 from curtaild.grid.dsx.isv import LoadTarget, load_target_event, read_agent_event
 from curtaild.grid.fields import timestamp
+from curtaild.grid.keys import PublicKeys, Signer
 from curtaild_drivers.contract import FeederId
 
 ROOT, ROW = FeederId("main"), FeederId("row-1")

@@ -17,8 +17,9 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from curtaild.core.allocation import AllocationReceived, MessageRejected, RejectCode
 from curtaild.core.events import Ack, AckStage
 from curtaild.core.limits import UNLIMITED, Limit
-from curtaild.grid.dsx import KeyFileError, Signer, TargetBook, load_public_keys, load_signer
+from curtaild.grid.dsx import TargetBook
 from curtaild.grid.dsx.isv import LoadTarget
+from curtaild.grid.keys import KeyFileError, Signer, load_public_keys, load_signer
 from grid.dsx import (
     AGENT,
     ISV,

@@ -24,7 +24,6 @@ from curtaild.cli.grid_line import (
     site_of,
 )
 from curtaild.grid.dialect import Publication
-from curtaild.grid.dsx import KeyFileError, PublicKeys, Signer, load_public_keys, load_signer
 from curtaild.grid.dsx.envelope import EventType
 from curtaild.grid.dsx.isv import (
     LoadTarget,
@@ -35,6 +34,7 @@ from curtaild.grid.dsx.isv import (
     read_agent_event,
 )
 from curtaild.grid.fields import Rejection
+from curtaild.grid.keys import KeyFileError, PublicKeys, Signer, load_public_keys, load_signer
 from curtaild.grid.party import Party, at_broker
 from curtaild_config import DsxFlexConnection, SiteFileError, connection_secret_sources, resolve_secrets
 

@@ -13,7 +13,8 @@ from curtaild.core.allocation import GridMessage
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.grid.connection import GridLink, broker_accesses
 from curtaild.grid.dialect import Dialect
-from curtaild.grid.dsx import DsxFlexDialect, Feeds, KeyFileError, TargetBook, load_public_keys, load_signer
+from curtaild.grid.dsx import DsxFlexDialect, Feeds, TargetBook
+from curtaild.grid.keys import KeyFileError, load_public_keys, load_signer
 from curtaild.grid.maestroos import MaestroOSDialect, Switch
 from curtaild.grid.native import Context, NativeDialect, Topics
 from curtaild_config.grid import OWN_CONNECTION

@@ -1,16 +1,10 @@
 """DSX Flex 1.7 (docs/grid/dsx-flex.md): signed load targets per feed, power state snapshots, breach alerts."""
 
 from curtaild.grid.dsx.dialect import DsxFlexDialect, Feeds
-from curtaild.grid.dsx.keys import KeyFileError, PublicKeys, Signer, load_public_keys, load_signer
 from curtaild.grid.dsx.targets import TargetBook
 
 __all__ = [
     "DsxFlexDialect",
     "Feeds",
-    "KeyFileError",
-    "PublicKeys",
-    "Signer",
     "TargetBook",
-    "load_public_keys",
-    "load_signer",
 ]

@@ -27,10 +27,10 @@ from curtaild.grid import fields
 from curtaild.grid.dialect import NAMESPACE_MARK, Publication, Received, Subscription
 from curtaild.grid.dsx.breach import breach_data, breach_id
 from curtaild.grid.dsx.envelope import Event, EventType, Trace, new_id, new_trace, read_event, write_event
-from curtaild.grid.dsx.keys import PublicKeys, Signer, Verified, verify
 from curtaild.grid.dsx.power import Ramp, Trigger, feed_state
 from curtaild.grid.dsx.targets import Request, Target, TargetBook, read_requests, windows
 from curtaild.grid.fields import Rejection
+from curtaild.grid.keys import PublicKeys, Signer, Verified, verify
 from curtaild.grid.own_word import OwnWord
 from curtaild_drivers.contract import FeederId, Seconds, Watts
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from curtaild.clock import UnixSeconds
 from curtaild.grid import fields
 from curtaild.grid.dsx.envelope import Event, EventType, Trace, new_id, new_trace, read_event, write_event
-from curtaild.grid.dsx.keys import PublicKeys, Signer, verify
+from curtaild.grid.keys import PublicKeys, Signer, verify
 from curtaild_drivers.contract import Watts
 
 

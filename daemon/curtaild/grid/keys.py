@@ -1,4 +1,4 @@
-"""Who may speak in DSX Flex, and how we sign: JWS compact serialization (RFC 7515), ES256 or RS256, keys by `kid`.
+"""Who may speak where messages are signed, and how we sign: JWS compact serialization (RFC 7515), ES256 or RS256.
 
 An issuer's public keys are a JWK set (RFC 7517) in a file of its own, so that nobody signs for somebody else; a key is
 rotated by adding the new one to the file and reloading.
@@ -130,7 +130,7 @@ def verify(
     unknown key, another algorithm than the key's, somebody else's audience; `EXPIRED` past `exp` or, where `max_age_s`
     is asked, older than that by `iat`; `MALFORMED`.
 
-    The specification puts no time into what is signed. Where an issuer does (`iat`, `exp`, `nbf`, `aud`, `jti`, in the
+    DSX Flex puts no time into what is signed. Where an issuer does (`iat`, `exp`, `nbf`, `aud`, `jti`, in the
     header or the body), it counts.
     """
     header = _header(token)
