@@ -19,9 +19,9 @@ from curtaild.core.limits import Limit
 from curtaild.core.status import FeederStatus, SiteStatus
 from curtaild.grid.broker_link import BrokerState
 from curtaild.grid.connection import GridLink, broker_accesses
-from curtaild.grid.mqtt import Access
 from curtaild.grid.native import Context, NativeDialect, Topics
 from curtaild.grid.operator import Operator, operator_access
+from curtaild_drivers.broker.mqtt import Access
 from curtaild_drivers.contract import FeederId
 from mosquitto import Mosquitto
 

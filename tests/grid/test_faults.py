@@ -15,7 +15,7 @@ import pytest
 
 from curtaild.core.allocation import AllocationReceived
 from curtaild.grid.broker_link import retry_delay_s
-from curtaild.grid.mqtt import ConnectionFailed, Obstacle, heeding_cancellation
+from curtaild_drivers.broker.mqtt import ConnectionFailed, Obstacle, heeding_cancellation
 from grid.authority import Authority
 from grid.rig import (
     PATIENCE_S,
@@ -109,7 +109,7 @@ async def test_a_frozen_broker_is_noticed_in_silence(own_broker: Callable[..., M
 async def test_a_frozen_broker_is_noticed_sooner_when_there_is_something_to_say(
     own_broker: Callable[..., Mosquitto], site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curtaild.grid.mqtt.ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", 0.3)
     broker = own_broker()
     async with running(at(broker, keepalive_s=600.0), site) as run, operator(broker, site) as grid:
         broker.freeze()
@@ -125,7 +125,7 @@ async def test_a_broker_frozen_from_the_start_is_reached_when_it_thaws(
     own_broker: Callable[..., Mosquitto], site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Attempts given up meanwhile must not come alive and fight for our client id."""
-    monkeypatch.setattr("curtaild.grid.mqtt.ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", 0.3)
     broker = own_broker()
     broker.freeze()
     async with running(at(broker), site, wait=False) as run:
@@ -321,7 +321,7 @@ async def test_what_is_wrong_with_tls_is_named(own_broker: Callable[..., Mosquit
 async def test_mqtt_to_a_tls_port_gives_the_right_hint(
     own_broker: Callable[..., Mosquitto], site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curtaild.grid.mqtt.ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", 0.3)
     broker = own_broker(*tls_lines(Authority(tmp_path), "127.0.0.1"))
     assert "mqtts://" in await error_of(at(broker), site)
 
@@ -337,7 +337,7 @@ async def test_mutual_tls(own_broker: Callable[..., Mosquitto], site: str, tmp_p
 
 
 async def test_a_port_that_takes_and_never_answers_is_left_cleanly(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curtaild.grid.mqtt.ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         settings = Settings((Place("127.0.0.1", mute.getsockname()[1]),))
         assert "does not answer in MQTT" in await error_of(settings, site)

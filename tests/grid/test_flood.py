@@ -12,8 +12,8 @@ import aiomqtt
 import pytest
 
 from curtaild.core.allocation import AllocationReceived, HeartbeatReceived
-from curtaild.grid.inbox import Inbox, Shelf, WorkBudget
 from curtaild.grid.native import GridAllocation, encode_allocation
+from curtaild_drivers.broker.inbox import Inbox, Shelf, WorkBudget
 from grid.rig import CLOCK, PATIENCE_S, at, limit_of, operator, running, topics
 from mosquitto import Mosquitto
 

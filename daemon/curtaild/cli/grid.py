@@ -24,10 +24,10 @@ from curtaild.cli.grid_line import (
     run,
     site_of,
 )
-from curtaild.grid.mqtt import Access
 from curtaild.grid.native import Topics
 from curtaild.grid.operator import Operator
 from curtaild_config import NativeConnection
+from curtaild_drivers.broker.mqtt import Access
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -11,9 +11,9 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from curtaild.grid.mqtt import Access, ConnectionFailed
 from curtaild.grid.operator import operator_access
 from curtaild_config import GridConnection, Site, SiteFileError, load_site
+from curtaild_drivers.broker.mqtt import Access, ConnectionFailed
 
 Kind = TypeVar("Kind")
 

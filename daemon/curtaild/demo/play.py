@@ -14,10 +14,10 @@ from curtaild.demo.pace import Pace
 from curtaild.demo.site import SITE
 from curtaild.demo.stage import LOOK_EVERY_S, Stage
 from curtaild.demo.trace import StepMark
-from curtaild.grid.mqtt import ConnectionFailed
 from curtaild.grid.native import Topics
 from curtaild.grid.operator import Answer, Operator, operator_access
 from curtaild.narrate import watts
+from curtaild_drivers.broker.mqtt import ConnectionFailed
 from curtaild_drivers.contract import Seconds, Watts
 
 ISSUER = "operator"

@@ -15,7 +15,7 @@ from curtaild.demo.pace import pace
 from curtaild.demo.play import Play, Progress
 from curtaild.demo.score import Verdict, score
 from curtaild.demo.stage import Stage, open_stage, raise_if_ended, start_daemon
-from curtaild.grid.mqtt import ConnectionFailed
+from curtaild_drivers.broker.mqtt import ConnectionFailed
 from curtaild_drivers.contract import Seconds
 
 LAST_SAMPLES_S = 0.3

@@ -15,9 +15,9 @@ import aiomqtt
 from curtaild.clock import Clock
 from curtaild.core.allocation import GridMessage, MessageRejected, RejectCode
 from curtaild.grid.dialect import Dialect, Publication, Received
-from curtaild.grid.inbox import Inbox, Shelf, WorkBudget
-from curtaild.grid.mqtt import Access, ConnectionFailed, Obstacle, connection, lost, publish, subscribe
 from curtaild.grid.outbox import Outbox
+from curtaild_drivers.broker.inbox import Inbox, Shelf, WorkBudget
+from curtaild_drivers.broker.mqtt import Access, ConnectionFailed, Obstacle, connection, lost, publish, subscribe
 from curtaild_drivers.contract import Seconds
 
 log = logging.getLogger("curtaild.grid")

@@ -17,7 +17,7 @@ from curtaild.core.events import Ack, AckStage, BreachChanged
 from curtaild.core.status import SiteStatus
 from curtaild.grid.broker_link import BrokerLink, BrokerState
 from curtaild.grid.dialect import Dialect, Publication
-from curtaild.grid.mqtt import Access
+from curtaild_drivers.broker.mqtt import Access
 from curtaild_drivers.contract import Seconds
 
 TICK_S = 1.0

@@ -19,9 +19,9 @@ import aiomqtt
 
 from curtaild.clock import Clock, SystemClock, UnixSeconds
 from curtaild.core.allocation import Urgency
-from curtaild.grid.inbox import Inbox, Shelf
-from curtaild.grid.mqtt import Access, ConnectionFailed, connection, lost, publish, subscribe
 from curtaild.grid.native import GridAllocation, Topics, encode_allocation, encode_heartbeat, encode_schedule
+from curtaild_drivers.broker.inbox import Inbox, Shelf
+from curtaild_drivers.broker.mqtt import Access, ConnectionFailed, connection, lost, publish, subscribe
 from curtaild_drivers.contract import Seconds, Watts
 
 MAX_UNREAD = 10_000

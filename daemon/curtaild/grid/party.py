@@ -12,8 +12,8 @@ from typing import NoReturn
 import aiomqtt
 
 from curtaild.grid.dialect import Publication
-from curtaild.grid.inbox import Inbox, Shelf
-from curtaild.grid.mqtt import Access, connection, lost, publish, subscribe
+from curtaild_drivers.broker.inbox import Inbox, Shelf
+from curtaild_drivers.broker.mqtt import Access, connection, lost, publish, subscribe
 
 MAX_UNREAD = 1_000
 MAX_BYTES = 1024 * 1024

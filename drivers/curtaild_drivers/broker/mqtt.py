@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
-from curtaild.grid.inbox import Inbox
+from curtaild_drivers.broker.inbox import Inbox
 from curtaild_drivers.contract import Seconds
 
 Answer = TypeVar("Answer")
@@ -34,7 +34,7 @@ ALERT_WAIT_S = 0.1
 _BROKER_IS_BUSY = (136, 137)  # CONNACK: server unavailable, server busy
 
 # The adapter reports each loss once and in words; paho's own lines would only repeat it.
-_silent = logging.getLogger("curtaild.grid.paho")
+_silent = logging.getLogger("curtaild.broker.paho")
 _silent.setLevel(logging.CRITICAL + 1)
 
 

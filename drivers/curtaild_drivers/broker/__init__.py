@@ -1,0 +1,1 @@
+"""An MQTT connection as the daemon's grid link and the downstream driver use it, and what has arrived by it."""
