@@ -247,8 +247,8 @@ class Poller:
         rated_w = subject.device.spec.rated_w
         if rated_w is None and identity is not None:
             rated_w = identity.rated_w
-        capabilities = driver.capabilities
-        self._inbox.described(Described(name, points, rated_w, capabilities.settle_down_s, capabilities.settle_up_s))
+        can = driver.capabilities
+        self._inbox.described(Described(name, points, rated_w, can.settle_down_s, can.settle_up_s, can.falls_back_w))
         subject.is_described = True
 
     def _failed(self, name: DeviceId, condition: Condition, outcome: PollOutcome, error: Exception) -> PollOutcome:

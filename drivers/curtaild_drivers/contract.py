@@ -131,6 +131,8 @@ class Capabilities:
     """What a device can do, declared rather than discovered by failure.
 
     `settle_down_s` and `settle_up_s` are priors: how long after a command its draw has settled lower or higher.
+    `falls_back_w` is the limit that the device takes by itself once it hears nothing from us (W); `None`: it stays as
+    it is set.
     """
 
     measures_power: bool
@@ -138,6 +140,7 @@ class Capabilities:
     stops: bool
     settle_down_s: Seconds = 30.0
     settle_up_s: Seconds = 300.0
+    falls_back_w: Watts | None = None
 
 
 class Outcome(Enum):

@@ -472,6 +472,17 @@ def test_a_silent_miner_keeps_its_reservation_for_a_while_then_grows_to_all_it_c
     assert log.conditions() == [(Condition.STALE, True)]
 
 
+def test_a_silent_site_below_grows_to_the_limit_that_it_falls_back_to_and_no_further() -> None:
+    log = shedding(0.0, Log(miner(falls_back_w=800.0)).settles_at(NORMAL))
+    log.answers()
+    log.settles_at(OFF_)
+    log.cycle(seconds=500)
+    assert log.reserved_w == 800.0
+    log = Log(miner(falls_back_w=800.0)).settles_at(NORMAL)
+    log.cycle(seconds=500)
+    assert log.reserved_w == pytest.approx(3_000.0, rel=0.01), "what it was told last may hold as well"
+
+
 def test_a_reading_ends_the_doubt_at_once() -> None:
     log = shedding(0.0)
     log.answers()

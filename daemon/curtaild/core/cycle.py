@@ -67,13 +67,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What a driver found out about its device: the operating points it offers and the most it draws (W)."""
+    """What a driver found out about its device: the operating points it offers, the most it draws, and the limit
+    that it falls back to by itself in silence (W)."""
 
     device: DeviceId
     points: OperatingPoints
     rated_w: Watts | None
     settle_down_s: Seconds
     settle_up_s: Seconds
+    falls_back_w: Watts | None = None
 
 
 @dataclass(slots=True)
@@ -138,6 +140,7 @@ def _take_telemetry(site: Site, inputs: Inputs, now: Seconds) -> list[Event]:
                 rated_w=max(found.rated_w if found.rated_w is not None else 0.0, found.points.highest.draw_w),
                 settle_down_s=found.settle_down_s,
                 settle_up_s=found.settle_up_s,
+                falls_back_w=found.falls_back_w,
             )
             site.respec(device, spec)
     for answer in inputs.answers:

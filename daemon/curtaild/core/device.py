@@ -31,7 +31,7 @@ class DeviceSpec:
     """What the site file and the driver say of a device. `points` is `None` until the device was asked.
 
     `priority` 0..100, higher is kept longer. `price_per_rate_h` is what one unit of rate earns in an hour
-    (money per H/s·h), `None` where the site gives no price.
+    (money per H/s·h), `None` where the site gives no price. `falls_back_w`: the limit it takes by itself in silence.
     """
 
     id: DeviceId
@@ -45,6 +45,7 @@ class DeviceSpec:
     min_off_s: Seconds = 60.0
     settle_down_s: Seconds = 30.0
     settle_up_s: Seconds = 300.0
+    falls_back_w: Watts | None = None
 
 
 @dataclass(slots=True)

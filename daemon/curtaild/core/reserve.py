@@ -327,7 +327,9 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
         events += begin_condition(device, Condition.STALE, now, f"no usable reading for {age_s:.0f} s")
         grown = min(1.0, (age_s - stale_s) / stale_s)
         known_w = _known_w(device)
-        device.reserved_w = max(known_w, known_w + grown * (device.spec.rated_w - known_w))
+        falls_back_w = device.spec.falls_back_w  # in silence it keeps what it was told last, or falls back to that
+        unheard_w = falls_back_w if falls_back_w is not None else device.spec.rated_w
+        device.reserved_w = max(known_w, known_w + grown * (unheard_w - known_w))
     else:
         device.reserved_w = _known_w(device)
     device.reserved_w = device.planned_w = exact(device.reserved_w)

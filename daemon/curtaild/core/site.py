@@ -113,6 +113,7 @@ class Site:
                     rated_w=max(spec.rated_w, known_spec.points.highest.draw_w if known_spec.points else 0.0),
                     settle_down_s=known_spec.settle_down_s,
                     settle_up_s=known_spec.settle_up_s,
+                    falls_back_w=known_spec.falls_back_w,
                 )
             self.devices[spec.id] = device
         self._hang_up()
