@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from curtaild_drivers.contract import OFF, RunState, Seconds, Watts
 from curtaild_emulator.faults import Fault
@@ -58,6 +58,14 @@ class Setting:
     percent: float = 100.0
 
 
+class InMotion(Protocol):
+    """Those that are changing, and need to be told that time passes."""
+
+    def add(self, miner: Miner, /) -> None: ...
+
+    def discard(self, miner: Miner, /) -> None: ...
+
+
 class Miner:
     """A device of one model. Call `advance` (or any verb, which advances itself) with times that never go back."""
 
@@ -73,6 +81,8 @@ class Miner:
         "_obeyed_share",
         "_odds",
         "_phases",
+        "_rate_hs",
+        "_rated_at_w",
         "_started_at",
         "_state",
         "_unit",
@@ -89,7 +99,7 @@ class Miner:
         model: DeviceModel,
         seed: int,
         now: Seconds,
-        moving: set[Miner],
+        moving: InMotion,
         born_with: Iterable[Fault],
         sensor_error: float | None = None,
     ) -> None:
@@ -112,6 +122,7 @@ class Miner:
         self._at = self._started_at = self.working_since = now
         self.power_w: Watts = self._target_w()
         self._from_w = self.power_w
+        self._rated_at_w, self._rate_hs = -1.0, 0.0
 
     # --- what it does ----------------------------------------------------------------------------
 
@@ -173,7 +184,9 @@ class Miner:
         """True hashrate: nothing while it boots or sleeps, else what its draw yields."""
         if self._state in (RunState.ASLEEP, RunState.IDLE) or self.is_booting:
             return 0.0
-        return self.model.rate_hs(self.power_w / self._unit)
+        if self.power_w != self._rated_at_w:  # most stand still most of the time
+            self._rated_at_w, self._rate_hs = self.power_w, self.model.rate_hs(self.power_w / self._unit)
+        return self._rate_hs
 
     @property
     def point_key(self) -> str:
@@ -217,6 +230,11 @@ class Miner:
         """Does the fault strike this time: certain or by its odds, never if it is off."""
         odds = self._odds.get(fault)
         return odds is not None and (odds >= 1.0 or self._noise.uniform() < odds)
+
+    @property
+    def is_sound(self) -> bool:
+        """No fault at all is switched on."""
+        return not self._odds
 
     @property
     def faults(self) -> frozenset[Fault]:

@@ -6,6 +6,8 @@ import hashlib
 import math
 
 _MASK = (1 << 64) - 1
+_STEPS = 1 << 53  # as many numbers as a double has between 0 and 1
+_TURN = 2.0 * math.pi
 
 
 class Noise:
@@ -23,9 +25,16 @@ class Noise:
         mixed = self._state
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
-        return low + (high - low) * ((mixed ^ (mixed >> 31)) >> 11) / (1 << 53)
+        return low + (high - low) * ((mixed ^ (mixed >> 31)) >> 11) / _STEPS
 
     def normal(self, spread: float) -> float:
         """The next number around 0 with standard deviation `spread`, cut at three of them: no sensor is wilder."""
-        radius = math.sqrt(-2.0 * math.log(1.0 - self.uniform()))
-        return spread * max(-3.0, min(3.0, radius * math.cos(2.0 * math.pi * self.uniform())))
+        first = (self._state + 0x9E3779B97F4A7C15) & _MASK  # `uniform` twice, written out: every reading asks for it
+        self._state = second = (first + 0x9E3779B97F4A7C15) & _MASK
+        first = ((first ^ (first >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        first = ((first ^ (first >> 27)) * 0x94D049BB133111EB) & _MASK
+        second = ((second ^ (second >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        second = ((second ^ (second >> 27)) * 0x94D049BB133111EB) & _MASK
+        radius = math.sqrt(-2.0 * math.log(1.0 - ((first ^ (first >> 31)) >> 11) / _STEPS))
+        drawn = radius * math.cos(_TURN * (((second ^ (second >> 31)) >> 11) / _STEPS))
+        return spread * (drawn if -3.0 < drawn < 3.0 else math.copysign(3.0, drawn))

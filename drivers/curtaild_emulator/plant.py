@@ -7,7 +7,7 @@ thinking can be tried in virtual time. The wires of this package drive the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from curtaild_drivers.contract import (
@@ -78,11 +78,42 @@ class PlantFeeder:
     meter_noise: float = 0.005
 
 
+class _InMotion:
+    """The miners of a feeder that are changing, in the order in which they began: sums come out the same in every
+    run. `is_new`: somebody has begun or ceased to since that was last noted."""
+
+    __slots__ = ("_miners", "is_new")
+
+    def __init__(self) -> None:
+        self._miners: dict[Miner, None] = {}
+        self.is_new = True
+
+    def __iter__(self) -> Iterator[Miner]:
+        return iter(self._miners)
+
+    def __contains__(self, miner: Miner) -> bool:
+        return miner in self._miners
+
+    def add(self, miner: Miner) -> None:
+        self.is_new = True
+        self._miners[miner] = None
+
+    def discard(self, miner: Miner) -> None:
+        self.is_new = True
+        self._miners.pop(miner, None)
+
+
 @dataclass(slots=True)
 class _Feeder:
+    """`resting_w`, `resting_j`: what the miners that are not in motion draw, and the energy that they had drawn at time
+    zero had they always drawn it: a meter need not ask each of them."""
+
     spec: PlantFeeder
     noise: Noise
     miners: list[Miner] = field(default_factory=list)
+    in_motion: _InMotion = field(default_factory=_InMotion)
+    resting_w: Watts = 0.0
+    resting_j: float = 0.0
     nodes: list[GpuNode] = field(default_factory=list)
     children: list[_Feeder] = field(default_factory=list)
     fault: MeterFault | None = None
@@ -106,7 +137,6 @@ class Plant:
         nodes: Sequence[PlantNode] = (),
     ) -> None:
         self._now = self._start = start
-        self._moving: set[Miner] = set()
         self._moving_nodes: set[GpuNode] = set()
         self._feeders = {spec.id: _Feeder(spec, Noise(seed, f"meter {spec.id}")) for spec in feeders}
         if len(self._feeders) != len(feeders):
@@ -119,9 +149,10 @@ class Plant:
                 raise ValueError(f"two devices bear the id {device.id!r}")
             if device.feeder not in self._feeders:
                 raise ValueError(f"device {device.id!r} hangs on feeder {device.feeder!r}, which does not exist")
-            miner = Miner(device.id, device.model, seed, start, self._moving, device.faults, device.sensor_error)
+            feeder = self._feeders[device.feeder]
+            miner = Miner(device.id, device.model, seed, start, feeder.in_motion, device.faults, device.sensor_error)
             self._miners[device.id] = miner
-            self._feeders[device.feeder].miners.append(miner)
+            feeder.miners.append(miner)
         self._nodes: dict[str, GpuNode] = {}
         for spec in nodes:
             if spec.id in self._nodes or spec.id in self._miners:
@@ -164,8 +195,9 @@ class Plant:
         """Let time pass; only devices that are changing cost anything. A time already passed changes nothing."""
         if now > self._now:
             self._now = now
-            for miner in tuple(self._moving):
-                miner.advance(now)
+            for feeder in self._feeders.values():
+                for miner in tuple(feeder.in_motion):
+                    miner.advance(now)
             for node in tuple(self._moving_nodes):
                 node.advance(now)
 
@@ -197,18 +229,30 @@ class Plant:
 
     def _flow_w(self, feeder: _Feeder) -> Watts:
         if feeder.known_at != self._now:  # a command changes no draw at the instant it is given
-            through_w = sum(miner.power_w for miner in feeder.miners) + sum(node.power_w for node in feeder.nodes)
+            self._note_resting(feeder)
+            through_w = feeder.resting_w + sum(miner.power_w for miner in feeder.in_motion)
+            through_w += sum(node.power_w for node in feeder.nodes)
             through_w += sum(self._flow_w(child) for child in feeder.children)
             feeder.known_w = through_w * (1.0 + feeder.spec.auxiliary_fraction) + feeder.spec.auxiliary_w
             feeder.known_at = self._now
         return feeder.known_w
 
     def _flow_j(self, feeder: _Feeder) -> float:
-        through_j = sum(miner.energy_j(self._now) for miner in feeder.miners)
+        self._note_resting(feeder)
+        through_j = feeder.resting_j + feeder.resting_w * self._now
+        through_j += sum(miner.energy_j(self._now) for miner in feeder.in_motion)
         through_j += sum(node.energy_j(self._now) for node in feeder.nodes)
         through_j += sum(self._flow_j(child) for child in feeder.children)
         auxiliary_j = feeder.spec.auxiliary_w * (self._now - self._start)
         return through_j * (1.0 + feeder.spec.auxiliary_fraction) + auxiliary_j
+
+    def _note_resting(self, feeder: _Feeder) -> None:
+        moving = feeder.in_motion
+        if moving.is_new:
+            moving.is_new = False
+            resting = [miner for miner in feeder.miners if miner not in moving]
+            feeder.resting_w = sum(miner.power_w for miner in resting)
+            feeder.resting_j = sum(miner.energy_j(self._now) for miner in resting) - feeder.resting_w * self._now
 
     # --- faults ----------------------------------------------------------------------------------
 
@@ -244,13 +288,14 @@ class Plant:
         """What a driver's `read` would return at `now`. Raises `Unreachable` and `BadReply` as faults dictate."""
         self.advance(now)
         miner = self._miners[device_id]
-        self._reach(miner)
-        if miner.has(Fault.GARBAGE):
-            raise BadReply(f"{device_id}: answered bytes that are not its protocol")
-        state = miner.state
-        if state is RunState.ASLEEP and not self._answers_asleep(miner):
-            return Reading(taken_at=now, state=RunState.UNKNOWN)
-        measures = miner.model.measures_power and not miner.has(Fault.NAN_POWER)
+        measures, state = miner.model.measures_power, miner.state
+        if not miner.is_sound:
+            self._reach(miner)
+            if miner.has(Fault.GARBAGE):
+                raise BadReply(f"{device_id}: answered bytes that are not its protocol")
+            if state is RunState.ASLEEP and not self._answers_asleep(miner):
+                return Reading(taken_at=now, state=RunState.UNKNOWN)
+            measures = measures and not miner.has(Fault.NAN_POWER)
         return Reading(
             taken_at=now,
             state=state,
@@ -318,8 +363,9 @@ class Plant:
 
     @staticmethod
     def _reach(miner: Miner) -> None:
-        if any(miner.strikes(fault) for fault in _SILENT):
-            raise Unreachable(f"{miner.id}: no answer")
+        for fault in _SILENT:
+            if miner.strikes(fault):
+                raise Unreachable(f"{miner.id}: no answer")
         if miner.is_booting and miner.has(Fault.API_GONE_WHILE_BOOTING):
             raise Unreachable(f"{miner.id}: connection refused while it boots")
 

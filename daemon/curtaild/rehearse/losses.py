@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from curtaild.core.site import Site
-from curtaild_drivers.contract import DeviceId, Seconds, Watts
+from curtaild_drivers.contract import Seconds, Watts
 from curtaild_emulator import Plant
 
 
@@ -36,7 +36,7 @@ class Losses:
         """Add `dt_s` of a moment at which `allowed_w` was allowed and `true_w` drawn."""
         devices_true_w = waking_w = falling_w = settled_w = unknown_w = 0.0
         for device in site.devices.values():
-            drawn_w = plant.true_power_w(DeviceId(device.spec.id))
+            drawn_w = plant.true_power_w(device.spec.id)
             devices_true_w += drawn_w
             held_w = device.reserved_w - drawn_w
             if device.actuation is not None:
