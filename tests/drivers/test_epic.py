@@ -46,6 +46,7 @@ class Miner:
     algorithm: dict[str, Any] = field(default_factory=lambda: {"PowerTune": dict(BY_POWER["PowerTune"])})
     running: bool = True
     error: Any = None
+    tunes: Any = None
     password: str = "letmein"
     verdict: Answer | None = None
     obeyed: list[Any] = field(default_factory=list)
@@ -53,7 +54,7 @@ class Miner:
 
     def answer(self, asked: HttpAsked) -> Answer:
         if asked.method == "GET":
-            able = {"Model": "Antminer S21", "Control Board Version": {"cpuSerial": "abc"}}
+            able = {"Model": "Antminer S21", "Control Board Version": {"cpuSerial": "abc"}, "PerpetualTune": self.tunes}
             return able if asked.page == "capabilities" else self.summary()
         if asked.body["password"] != self.password:
             return {"result": False, "error": "Incorrect password"}
@@ -108,6 +109,43 @@ async def test_points_in_watts_only_where_its_tuner_runs_by_power() -> None:
         async with running(miner) as device:
             assert [point.key for point in (await device.operating_points()).points] == ["off", "normal"]
             assert (await device.read()).point_key == "normal"
+
+
+def tunes(least: Any, most: Any) -> list[Any]:
+    """What it names of its algorithms: ePIC's dashboard reads the bounds from there."""
+    by_hashrate = {"algorithm": "ChipTune", "min": 60, "max": 120}
+    return [by_hashrate, {"algorithm": "PowerTune", "min": least, "max": most}]
+
+
+@pytest.mark.parametrize(
+    ("named", "least_w", "most_w"),
+    [
+        (tunes(1_800, 3_300), 1_800.0, 3_300.0),
+        ({"0": tunes(1_800, 3_300)[1]}, 1_800.0, 3_300.0),
+        (tunes(1_200, 5_000), 1_600.0, 3_500.0),  # its throttle wants a step of room; no overclocking
+        (tunes("nan", None), 1_750.0, 3_500.0),
+        (tunes(3_300, 1_800), 1_750.0, 3_500.0),
+        ([7, "x", {}], 1_750.0, 3_500.0),
+    ],
+)
+async def test_its_targets_lie_within_what_it_names(named: Any, least_w: float, most_w: float) -> None:
+    async with running(Miner(tunes=named)) as device:
+        points = (await device.operating_points()).points
+    assert [(point.key, point.draw_w) for point in points[1:]] == [("limit", least_w), ("limit", most_w)]
+
+
+async def test_a_target_after_a_reading_is_one_request() -> None:
+    async with running(miner := Miner()) as device:
+        await device.read()
+        assert await device.apply(limit(2000)) is Outcome.ACKNOWLEDGED
+        assert [asked.method for asked in miner.wire.asked] == ["GET", "POST"]
+        miner.algorithm["PowerTune"]["Throttle Step"] = 200  # somebody else is at it
+        await device.apply(limit(2500))
+    assert miner.obeyed[1]["throttle_step"] == 200, "read again after a write"
+    async with running(old := Miner(), recheck_s=1e-6) as device:
+        await device.read()
+        await device.apply(limit(2000))
+    assert [asked.method for asked in old.wire.asked] == ["GET", "GET", "POST"], "nothing old is written back"
 
 
 async def test_a_stop_is_one_request() -> None:

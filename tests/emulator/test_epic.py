@@ -44,8 +44,8 @@ async def web() -> AsyncIterator[Web]:
 
 
 async def test_a_target_in_watts_and_one_in_terahashes(web: Web) -> None:
-    bounds = (await web.get("capabilities"))["PerpetualTune"]
-    assert bounds["PowerTune"] == {"Min": 1_373, "Max": 3_050, "Unit": "W"}
+    bounds = {tuner["algorithm"]: tuner for tuner in (await web.get("capabilities"))["PerpetualTune"]}
+    assert (bounds["PowerTune"]["min"], bounds["PowerTune"]["max"]) == (1_373, 3_050)
     assert await web.tune("PowerTune", 2_000) == "done"
     assert settle(web.farm) == pytest.approx(2_000.0, rel=0.04)
     told = await web.get("summary")

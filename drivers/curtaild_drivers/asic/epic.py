@@ -1,5 +1,6 @@
 """ePIC PowerPlay (HTTP on port 4028): one summary tells all; commands carry the password. It is throttled in watts
-where its tuner runs by power (supplies that measure), otherwise only stopped. Sources: ePIC's API.md, pyasic, asic-rs.
+where its tuner runs by power (supplies that measure), otherwise only stopped. Sources: ePIC's API.md and dashboard,
+pyasic, asic-rs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from curtaild_drivers.contract import (
     RunState,
     Seconds,
     Unsupported,
+    Watts,
 )
 from curtaild_drivers.maturity import Maturity, Support
 
@@ -53,7 +55,7 @@ _POWER_TUNE = "PowerTune"
 _IDLING = "Idling"
 _MINING = "Mining"
 _LOWEST_SHARE = 0.5
-"""How far under its rating a power target is given; assumed, since the firmware names no least target."""
+"""How far under its rating a power target is given where it names no least; assumed."""
 _RAMP_S: Seconds = 600.0
 
 
@@ -66,6 +68,7 @@ class Epic:
         self._access = access
         self._web = WebServer(access.host, access.settings.rpc_port)
         self._tuner: Reply | None = None
+        self._asked_at: Seconds = float("-inf")
         self._is_asleep: bool | None = None
         self._writes = 0
 
@@ -98,7 +101,7 @@ class Epic:
         tuner = _power_tuner(summary)
         is_asleep = stated == _IDLING if isinstance(stated, str) else None
         if writes == self._writes:
-            self._tuner, self._is_asleep = tuner, is_asleep
+            self._tuner, self._is_asleep, self._asked_at = tuner, is_asleep, taken_at
         rate = _rate(summary)
         target_w = _target_w(tuner)
         error = condition.get("Last Error")
@@ -113,6 +116,8 @@ class Epic:
         )
 
     async def operating_points(self, until: Seconds) -> OperatingPoints:
+        """Off, then every watt from the least power target that it names to its rating, or to what it is set to where
+        that is higher."""
         await self.read(until)
         rating, target_w = self._access.rating(), _target_w(self._tuner)
         full_w = max(rating.power_w if rating else 0.0, float(target_w or 0))
@@ -121,9 +126,11 @@ class Epic:
         per_w = rating.rate_hs / rating.power_w if rating else _HASH_PER_JOULE
         if self._tuner is None:
             return OperatingPoints((off_point(), OperatingPoint(NORMAL, full_w, full_w * per_w)))
+        bounds_w = _bounds_w(await self._ask("capabilities", until))
+        full_w = min(full_w, bounds_w[1]) if bounds_w else full_w
+        least_w = max(bounds_w[0] if bounds_w else full_w * _LOWEST_SHARE, _least_above_throttle_w(self._tuner))
         working = [OperatingPoint(LIMIT, full_w, full_w * per_w, divisible=True)]
-        least_w = full_w * _LOWEST_SHARE
-        if least_w > STANDBY_W:
+        if STANDBY_W < least_w < full_w:
             working.insert(0, OperatingPoint(LIMIT, least_w, least_w * per_w))
         return OperatingPoints((off_point(), *working), step_w=1.0)
 
@@ -133,13 +140,15 @@ class Epic:
             return Outcome.ACKNOWLEDGED
         if point.key not in (LIMIT, NORMAL):
             raise Unsupported(f"ePIC knows {OFF}, {LIMIT} and {NORMAL}, not {point.key!r}")
-        await self.read(until)
+        target_w = math.floor(point.draw_w + 1e-6)
+        is_old = time.monotonic() - self._asked_at > self._access.settings.recheck_s
+        if is_old or self._is_asleep is not False or _target_w(self._tuner) in (None, target_w):
+            await self.read(until)
         is_asleep, tuner = self._is_asleep is not False, self._tuner  # one that does not say is told to start
         if point.key == LIMIT and tuner is None and self._is_asleep is not None:
             raise Unsupported("its tuner does not run by power")
         if point.key == NORMAL and tuner is not None:
             raise Unsupported("its tuner runs by power")
-        target_w = math.floor(point.draw_w + 1e-6)
         has_changed = tuner is not None and _target_w(tuner) != target_w
         if tuner is not None and has_changed:
             # All of it is written at once: what is left out would be reset.
@@ -207,6 +216,22 @@ def _power_tuner(summary: Reply) -> Reply | None:
 def _target_w(tuner: Reply | None) -> int | None:
     target_w = watts(tuner.get("Target")) if tuner is not None else None
     return int(target_w) if target_w is not None else None
+
+
+def _bounds_w(able: Reply) -> tuple[Watts, Watts] | None:
+    """The least and the most power target that its tuner takes, as its capabilities name them for each algorithm."""
+    listed = able.get("PerpetualTune")
+    for tuner in listed.values() if isinstance(listed, dict) else listed if isinstance(listed, list) else ():
+        if isinstance(tuner, dict) and tuner.get("algorithm") == _POWER_TUNE:
+            least_w, most_w = watts(tuner.get("min")), watts(tuner.get("max"))
+            return (least_w, most_w) if least_w and most_w and least_w <= most_w else None
+    return None
+
+
+def _least_above_throttle_w(tuner: Reply) -> Watts:
+    """A target leaves its thermal throttle one step of room (ePIC's dashboard keeps to that)."""
+    floor_w = watts(tuner.get("Min Throttle Target"))
+    return floor_w + (watts(tuner.get("Throttle Step")) or 0.0) if floor_w is not None else 0.0
 
 
 def _rate(summary: Reply) -> float | None:

@@ -125,10 +125,13 @@ class EpicUnit(Unit):
             "Coins": ["Btc"],
             "Board Serial Numbers": [f"EMU{self.miner.id}B{n}" for n in range(_BOARDS)],
             "Performance Estimator": {"Chip Count": _CHIPS},
-            "PerpetualTune": {
-                _POWER: {"Min": math.ceil(lowest_w), "Max": round(self.miner.model.rated_w), "Unit": "W"},
-                **{name: {"Min": lowest_ths, "Max": full_ths, "Unit": "TH/s"} for name in _BY_HASHRATE},
-            },
+            "PerpetualTune": [
+                {"algorithm": name, "name": name, "description": "", "min": least, "max": most}
+                for name, least, most in (
+                    (_POWER, math.ceil(lowest_w), round(self.miner.model.rated_w)),
+                    *((name, lowest_ths, full_ths) for name in _BY_HASHRATE),
+                )
+            ],
         }
 
     @property
