@@ -213,12 +213,14 @@ def _avalon(name: str, model: str, wire_name: str, rated_w: Watts, terahashes: f
     )
 
 
-def _bitaxe(name: str, model: str, terahashes_by_watts_at_mhz: Mapping[int, tuple[Watts, float]]) -> DeviceModel:
-    """One chip on a desk: a frequency, changed on the fly; seconds for everything."""
+def _axe(
+    name: str, make: str, model: str, terahashes_by_watts_at_mhz: Mapping[int, tuple[Watts, float]]
+) -> DeviceModel:
+    """A few chips on a desk: a frequency, changed on the fly; seconds for everything."""
     rated_w, terahashes = terahashes_by_watts_at_mhz[max(terahashes_by_watts_at_mhz)]
     return DeviceModel(
         name=name,
-        make="BitAxe",
+        make=make,
         model=model,
         wire_name=model,
         firmware=Firmware.AXEOS,
@@ -250,6 +252,14 @@ _BM1370 = {
     625: (20.5, 1.275),
 }
 
+_BM1370_FOUR_TIMES = {
+    500: (61.0, 4.08),
+    525: (64.5, 4.284),
+    550: (68.0, 4.488),
+    575: (72.0, 4.692),
+    600: (76.0, 4.896),
+}
+
 MODELS: Mapping[str, DeviceModel] = MappingProxyType(
     {
         model.name: model
@@ -264,7 +274,8 @@ MODELS: Mapping[str, DeviceModel] = MappingProxyType(
             _luxos("luxos-s19", "S19", 3250.0, 95.0, _S19_LADDER),
             _luxos("luxos-s21", "S21", 3500.0, 200.0, _S21_LADDER),
             _avalon("avalon-a1566", "Avalon 1566", "AvalonMiner 15-194", 3420.0, 185.0),
-            _bitaxe("bitaxe-gamma", "Gamma", _BM1370),
+            _axe("bitaxe-gamma", "BitAxe", "Gamma", _BM1370),
+            _axe("nerdqaxe-plus2", "NerdAxe", "NerdQAxe++", _BM1370_FOUR_TIMES),
             _braiins("braiins-s19j-pro", "S19j Pro", "Antminer S19J Pro", 3050.0, 100.0),
             _braiins("braiins-s21", "S21", "Antminer S21", 3500.0, 200.0),
             _epic("epic-s19j-pro", "S19j Pro", "Antminer S19J Pro", 3050.0, 100.0),

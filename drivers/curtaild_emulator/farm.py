@@ -16,13 +16,13 @@ from curtaild_drivers.contract import Seconds
 from curtaild_emulator.control import serve_control
 from curtaild_emulator.faults import Fault, MeterFault
 from curtaild_emulator.gpu_node import BmcFault
-from curtaild_emulator.models import Firmware
+from curtaild_emulator.models import DeviceModel, Firmware
 from curtaild_emulator.plan import FarmPlan, Passwords, Ports
 from curtaild_emulator.plant import Plant
 from curtaild_emulator.wires.antminer import AntminerUnit
 from curtaild_emulator.wires.auradine import AuradineExchange, AuradineUnit
 from curtaild_emulator.wires.avalon import AvalonUnit
-from curtaild_emulator.wires.axeos import AxeosUnit
+from curtaild_emulator.wires.axeos import AxeosUnit, NerdAxeUnit
 from curtaild_emulator.wires.braiins import BraiinsUnit
 from curtaild_emulator.wires.cgminer import RpcExchange
 from curtaild_emulator.wires.epic import EpicUnit
@@ -85,9 +85,8 @@ class EmulatedFarm:
         self._board = Board(self.now, plan.latency_s)
         for device in members:
             miner = self.plant.miner(device.id)
-            firmware = miner.model.firmware
-            password = _password(plan.passwords, firmware)
-            self._board.units[device.address] = _UNITS[firmware](self._board, miner, device.address, password)
+            password = _password(plan.passwords, miner.model.firmware)
+            self._board.units[device.address] = _unit_of(miner.model)(self._board, miner, device.address, password)
         self.bmcs: Mapping[str, Bmc] = MappingProxyType(_bmcs(self) if plan.all_nodes() else {})
         self.bmc_addresses: Mapping[str, str] = MappingProxyType({node.id: node.address for node in plan.all_nodes()})
         self._meters = MeterBoard(self.plant, self.now, plan.latency_s)
@@ -254,6 +253,10 @@ def _bmcs(farm: EmulatedFarm) -> dict[str, Bmc]:
         )
         for node in farm.plan.all_nodes()
     }
+
+
+def _unit_of(model: DeviceModel) -> type[Unit]:
+    return NerdAxeUnit if model.make == "NerdAxe" else _UNITS[model.firmware]
 
 
 def _password(passwords: Passwords, firmware: Firmware) -> str:

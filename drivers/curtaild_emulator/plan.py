@@ -30,6 +30,7 @@ ModelName = Literal[
     "luxos-s21",
     "avalon-a1566",
     "bitaxe-gamma",
+    "nerdqaxe-plus2",
     "braiins-s19j-pro",
     "braiins-s21",
     "epic-s19j-pro",

@@ -28,6 +28,7 @@ FIRMWARES = {
     "epic": "epic-s19j-pro",
     "auradine": "auradine-at1500",
     "axeos": "bitaxe-gamma",
+    "nerdaxe": "nerdqaxe-plus2",
 }
 _ID = "under-test"
 _LONGEST_RESTART_S = 2_000.0

@@ -76,7 +76,7 @@ def on(reason: str, *firmwares: str) -> dict[str, str]:
 
 def all_but(reason: str, *firmwares: str) -> dict[str, str]:
     known = ("antminer", "whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "vnish-1.3", "avalon", "braiins", "epic")
-    return {name: reason for name in (*known, "auradine", "axeos", BY_PYASIC) if name not in firmwares}
+    return {name: reason for name in (*known, "auradine", "axeos", "nerdaxe", BY_PYASIC) if name not in firmwares}
 
 
 # --- what the checks have in common ----------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 from curtaild_drivers.asic import DRIVER
 from curtaild_drivers.contract import (
+    AuthFailed,
     Device,
     Identity,
     OperatingPoint,
@@ -37,6 +38,8 @@ class Miner:
 
     mhz: Any = 600
     paused: bool | None = False
+    nerd: dict[str, Any] | None = None
+    has_asic_page: bool = True
     ghs: Any = 1_200.0
     watts: Any = 18.0
     verdict: Answer | None = None
@@ -45,10 +48,16 @@ class Miner:
 
     def answer(self, asked: HttpAsked) -> Answer:
         if asked.method == "GET" and asked.page == "asic":
-            return {"deviceModel": "Gamma", "defaultFrequency": 525, "frequencyOptions": [400, 525, 575, 625, "x"]}
+            if not self.has_asic_page:
+                return http_answer(b"Redirect to the captive portal", 302)
+            model = "Gamma" if self.nerd is None else "NerdQAxe++"
+            return {"deviceModel": model, "defaultFrequency": 525, "frequencyOptions": [400, 525, 575, 625, "x"]}
         if asked.method == "GET":
             paused = {} if self.paused is None else {"miningPaused": self.paused}
             told = {"ASICModel": "BM1370", "version": "v2.14.0", "macAddr": "aa:bb", "uptimeSeconds": 9_000}
+            if self.nerd is not None:
+                told |= {"deviceModel": "NerdQAxe++", "shutdown": self.paused, "defaultFrequency": 525, **self.nerd}
+                paused = {}
             told |= {"frequency": self.mhz, "coreVoltage": 1150, "power": self.watts, "hashRate": self.ghs, "temp": 58}
             return told | paused
         self.obeyed.append(asked.body or asked.page)
@@ -58,7 +67,7 @@ class Miner:
             self.mhz = asked.body["frequency"]
             self.watts, self.ghs = self.mhz * 0.03, self.mhz * 2.0
         else:
-            self.paused = asked.page == "pause"
+            self.paused = asked.page in ("pause", "shutdown")
             self.watts, self.ghs = (2.5, 0.0) if self.paused else (self.mhz * 0.03, self.mhz * 2.0)
         return http_answer(b"")
 
@@ -90,7 +99,8 @@ async def test_points_are_its_own_frequencies_up_to_what_has_run_there() -> None
         assert [p.key for p in points] == ["off", "400 MHz", "525 MHz", "575 MHz", "600 MHz"]
         assert points[1].draw_w == pytest.approx(12.0)
         await device.apply(at(400))
-        assert (await device.operating_points()).highest.key == "575 MHz", "and not 625, which it never ran at"
+        highest = (await device.operating_points()).highest
+        assert highest.key == "600 MHz", "which it was found at, and not 625, which it never ran at"
 
 
 async def test_only_the_frequency_is_written() -> None:
@@ -121,9 +131,62 @@ async def test_it_resumes_at_what_it_paused_at_and_another_frequency_is_set_befo
     assert miner.obeyed == ["pause", "resume", "pause", {"frequency": 400}, "resume"]
 
 
+async def test_a_nerdaxe_is_shut_down_and_comes_back_by_a_restart_at_what_it_ran_at() -> None:
+    async with running(miner := Miner(nerd={}), firmware="axeos") as device:
+        assert (await device.identify()).make == "NerdAxe"
+        assert (await device.operating_points()).lowest.is_off
+        assert device.capabilities.stops
+        await device.apply(OFF)
+        assert (await device.read()).state is RunState.ASLEEP
+        assert await device.apply(at(600)) is Outcome.ACKNOWLEDGED
+        assert await device.apply(at(600)) is Outcome.ALREADY_THERE
+        await device.apply(at(400))
+    assert miner.obeyed == ["shutdown", "restart", {"frequency": 400}]
+
+
+async def test_a_nerdaxe_that_hashes_is_never_restarted_for_a_word_it_does_not_say() -> None:
+    async with running(miner := Miner(nerd={})) as device:
+        await device.operating_points()
+        miner.nerd = None
+        miner.paused = None
+        assert await device.apply(at(400)) is Outcome.ACKNOWLEDGED
+        assert await device.apply(at(400)) is Outcome.ALREADY_THERE
+    assert miner.obeyed == [{"frequency": 400}]
+
+
+async def test_a_nerdaxe_of_an_older_release_offers_what_it_runs_at_and_ships_with() -> None:
+    async with running(miner := Miner(nerd={}, has_asic_page=False), firmware="axeos") as device:
+        assert (await device.identify()).model == "NerdQAxe++"
+        assert [p.key for p in (await device.operating_points()).points] == ["off", "525 MHz", "600 MHz"]
+        await device.apply(at(525))
+        assert (await device.operating_points()).highest.key == "600 MHz"
+        with pytest.raises(Unsupported):
+            await device.apply(at(400))
+    assert miner.obeyed == [{"frequency": 525}]
+
+
+async def test_one_that_wants_one_time_passwords_is_told_nothing() -> None:
+    """A few wrong attempts lock its settings page for its owner too."""
+    async with running(miner := Miner(nerd={"otp": True})) as device:
+        for point in (OFF, at(400)):
+            with pytest.raises(AuthFailed, match="one-time"):
+                await device.apply(point)
+        assert (await device.read()).state is RunState.RUNNING
+    assert miner.obeyed == []
+
+
+async def test_a_throttle_after_a_look_at_its_points_is_one_request() -> None:
+    async with running(miner := Miner()) as device:
+        await device.operating_points()
+        before = len(miner.wire.asked)
+        await device.apply(at(400))
+        assert [asked.method for asked in miner.wire.asked[before:]] == ["PATCH"]
+
+
 async def test_an_older_release_has_no_off() -> None:
     async with running(miner := Miner(paused=None)) as device:
         assert not (await device.operating_points()).lowest.is_off
+        assert not device.capabilities.stops
         with pytest.raises(Unsupported, match="pause"):
             await device.apply(OFF)
         assert await device.apply(at(400)) is Outcome.ACKNOWLEDGED
@@ -134,6 +197,7 @@ async def test_an_older_release_has_no_off() -> None:
     ("verdict", "error"),
     [
         (http_answer(b"", 400), Refused),
+        (http_answer(b"Unauthorized", 401), AuthFailed),
         (http_answer(b"", 404), Refused),
         (http_answer(b"", 500), OutcomeUnknown),
         (b"<html>", OutcomeUnknown),

@@ -33,6 +33,7 @@ MODELS: tuple[ModelName, ...] = (
     "epic-s19j-pro",
     "auradine-at1500",
     "bitaxe-gamma",
+    "nerdqaxe-plus2",
 )
 EXPECTED = {
     "antminer-s21": ("Antminer", "S21", "antminer", 3500.0),
@@ -45,6 +46,7 @@ EXPECTED = {
     "epic-s19j-pro": ("Antminer", "S19J Pro", "epic", 3050.0),
     "auradine-at1500": ("Auradine", "AT1500", "auradine", 3300.0),
     "bitaxe-gamma": ("Bitaxe", "Gamma", "axeos", None),
+    "nerdqaxe-plus2": ("NerdAxe", "NerdQAxe++", "axeos", None),
 }
 
 

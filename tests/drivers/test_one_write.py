@@ -15,12 +15,8 @@ from drivers.rigs import rig_of
 
 ONE_COMMAND = Counter({Effect.COMMAND: 1})
 THROTTLING = dict.fromkeys(FIRMWARES, ONE_COMMAND) | {
-    # it answers the same whether it took a preset or not, so that is read back
+    # it answers the same whether it took a preset or not, so that is read back afterwards
     "vnish": Counter({Effect.COMMAND: 1, Effect.READ: 1}),
-    # what is left out of its tuner's setting would be reset, so all of it is read first
-    "epic": Counter({Effect.COMMAND: 1, Effect.READ: 1}),
-    # which of its frequencies are safe is read first
-    "axeos": Counter({Effect.COMMAND: 1, Effect.READ: 1}),
 }
 
 

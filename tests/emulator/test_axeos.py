@@ -1,4 +1,4 @@
-"""A Bitaxe's API: its frequency, its pause, its faults."""
+"""A Bitaxe's API: its frequency, its pause, its faults; and what a NerdAxe does otherwise."""
 
 from __future__ import annotations
 
@@ -97,3 +97,39 @@ async def test_whatever_else_is_sent_is_taken_as_well(web: Web) -> None:
     assert {key for key in after if after[key] != before[key]} == {"core_mv", "fan", "pools"}
     info = await web.info()
     assert (info["coreVoltage"], info["fanspeed"], info["stratumUser"]) == (1250, 30, "thief")
+
+
+@pytest.fixture
+async def nerd() -> AsyncIterator[Web]:
+    async with farm_of("nerdqaxe-plus2") as farm, aiohttp.ClientSession() as client:
+        yield Web(farm, client)
+
+
+async def test_a_nerdaxe_is_shut_down_and_restarted(nerd: Web) -> None:
+    info = await nerd.info()
+    assert (info["deviceModel"], info["shutdown"], info["otp"]) == ("NerdQAxe++", False, False)
+    assert "miningPaused" not in info
+    assert await nerd.send("POST", "/api/system/pause") == 404
+    assert await nerd.send("POST", "/api/system/shutdown") == 200
+    assert settle(nerd.farm) == 1.0
+    assert ((await nerd.info())["shutdown"], (await nerd.info())["hashRate"]) == (True, 0.0)
+    assert await nerd.send("POST", "/api/system/restart") == 200
+    assert settle(nerd.farm) == pytest.approx(76.0, rel=0.07)
+    assert await nerd.send("POST", "/api/system/restart") == 200
+    assert nerd.farm.plant.miner(only(nerd.farm)).is_booting
+
+
+@pytest.mark.parametrize("frequency", ["525", 525.0, 5_000, True])
+async def test_a_nerdaxe_says_yes_to_what_it_passes_over(nerd: Web, frequency: object) -> None:
+    assert await nerd.send("PATCH", "/api/system", {"frequency": frequency}) == 200
+    assert (await nerd.info())["frequency"] == 600
+    assert await nerd.send("PATCH", "/api/system", {"frequency": 525}) == 200
+    assert (await nerd.info())["frequency"] == 525
+
+
+async def test_a_nerdaxe_with_one_time_passwords_lets_nobody_change_it(nerd: Web) -> None:
+    nerd.farm.set_fault(only(nerd.farm), Fault.WRONG_PASSWORD)
+    assert (await nerd.info())["otp"]
+    assert await nerd.send("PATCH", "/api/system", {"frequency": 525}) == 401
+    assert await nerd.send("POST", "/api/system/restart") == 401
+    assert (await nerd.info())["frequency"] == 600

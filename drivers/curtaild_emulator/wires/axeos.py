@@ -1,12 +1,13 @@
-"""AxeOS, the firmware of Bitaxes: JSON over HTTP without a password, a frequency instead of a power limit.
+"""AxeOS, the firmware of Bitaxes and NerdAxes: JSON over HTTP, a frequency instead of a power limit.
 
-Paths and fields are those of ESP-Miner's own API. Settings it does not know are ignored, as the real one does.
+Paths and fields are those of ESP-Miner's own API, and of its offspring's (ESP-Miner-NerdQAxePlus). Settings they do not
+know are ignored, as the real ones do.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from curtaild_emulator.faults import Fault
 from curtaild_emulator.miner import Miner
@@ -19,13 +20,13 @@ _CORE_MV = 1150
 _FAN_PERCENT = 72
 _INPUT_MV = 5000.0
 _VERSION = "v2.13.1"
-_DEFAULT_MHZ = 525
 
 
 class AxeosUnit(Unit):
     """A Bitaxe."""
 
     speaks = frozenset({Wire.HTTP})
+    default_mhz: ClassVar[int] = 525
 
     __slots__ = ("core_mv", "fan_is_automatic", "fan_percent")
 
@@ -86,10 +87,10 @@ class AxeosUnit(Unit):
     def _asic(self) -> dict[str, Any]:
         return {
             "ASICModel": _ASIC,
-            "deviceModel": self.miner.model.model,
+            "deviceModel": self.miner.model.wire_name,
             "swarmColor": "green",
             "asicCount": 1,
-            "defaultFrequency": _DEFAULT_MHZ,
+            "defaultFrequency": self.default_mhz,
             "frequencyOptions": [int(preset.key) for preset in self.miner.model.presets],
             "defaultVoltage": _CORE_MV,
             "voltageOptions": [1000, 1060, 1100, 1150, 1200, 1250],
@@ -147,4 +148,51 @@ class AxeosUnit(Unit):
         if self.keys_have_vanished:
             for key in ("power", "current", "frequency", "miningPaused"):
                 del told[key]
+        return told
+
+
+class NerdAxeUnit(AxeosUnit):
+    """A NerdAxe: no pause but a shutdown, which only a restart ends; one-time passwords where somebody wants them."""
+
+    default_mhz = 600
+
+    __slots__ = ()
+
+    def http(self, request: HttpRequest) -> Answer | None:
+        asked = (request.method, request.path)
+        is_change = asked in (("PATCH", "/api/system"), ("POST", "/api/system/restart"))
+        if is_change and self.miner.has(Fault.WRONG_PASSWORD):
+            return reply(request, 401, b"OTP/Session required")
+        if asked == ("POST", "/api/system/shutdown"):
+            self.miner.sleep(self.now())
+            return reply(request, 200, b"System will shutdown shortly.", effect=Effect.STOP)
+        if asked == ("POST", "/api/system/restart"):
+            if self.miner.setting.asleep:
+                self.miner.wake(self.now())
+            else:
+                self.miner.reboot(self.now())
+            return reply(request, 200, b"System will restart shortly.", effect=Effect.COMMAND)
+        if asked in (("POST", "/api/system/pause"), ("POST", "/api/system/resume")):
+            return reply(request, 404, b"Nothing matches the given URI")
+        return super().http(request)
+
+    def _patch(self, request: HttpRequest) -> Answer:
+        """What is not of the type it looks for, it passes over, and answers success."""
+        said = request.json()
+        if said is None:
+            return reply(request, 400, b"Invalid JSON")
+        frequency = said.get("frequency")
+        if type(frequency) is int and self.miner.model.preset_w(str(frequency)) is not None:
+            self.miner.set_preset(str(frequency), self.now())
+        self._take_the_rest(said)
+        return reply(request, 200, effect=Effect.COMMAND)
+
+    def _info(self) -> dict[str, Any]:
+        told = super()._info()
+        if told:
+            told.pop("miningPaused", None)
+            told |= {"deviceModel": self.miner.model.wire_name, "asicCount": 4, "defaultFrequency": self.default_mhz}
+            told |= {"otp": self.miner.has(Fault.WRONG_PASSWORD), "shutdown": self.miner.setting.asleep}
+        if self.keys_have_vanished:
+            del told["shutdown"]
         return told
