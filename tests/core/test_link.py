@@ -755,6 +755,18 @@ def test_ten_thousand_allocations_are_answered_within_bounds() -> None:
     assert refused.code is RejectCode.TOO_LARGE
 
 
+def test_no_issuer_takes_all_the_room() -> None:
+    desk = Desk()
+    for seq in range(2_000):
+        desk.hears(states(seq, 5_000.0, since=1e6 + seq, until=2e6 + seq))
+    desk.hears(states(1, 100.0, issuer=Issuer("another")))
+    assert desk.acks()[-1][0] is AckStage.ACCEPTED
+    held = [allocation.issuer for allocation in desk.link.memory.allocations]
+    assert held.count(GRID) == MOST_HELD // 2
+    desk.hears(states(3_000, 5_000.0, since=3e6, until=4e6))
+    assert desk.acks()[-1][0] is AckStage.REJECTED
+
+
 def test_ten_thousand_short_allocations_are_forgotten_as_they_end() -> None:
     desk = Desk()
     for seq in range(10_000):

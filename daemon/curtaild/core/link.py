@@ -27,7 +27,7 @@ from curtaild.core.limits import UNLIMITED, Ceiling, Limit, strictest
 from curtaild_drivers.contract import FeederId, Seconds, Watts
 
 FAILSAFE = "fail-safe"
-MOST_HELD = 1024  # allocations held at once; a grid that needs more is not a grid but a fault
+MOST_HELD = 1024  # allocations held at once; a grid that needs more is not a grid but a fault. No issuer more than are free
 MOST_REMEMBERED = 4096  # ids of ended allocations, so that a late duplicate is known as one
 MOST_MOMENTS = 16  # looked at one by one ahead of time
 MOST_ISSUERS = 64  # whose sequence numbers are kept though they hold nothing
@@ -152,8 +152,10 @@ class Link:
             return RejectCode.STALE_SEQ, f"seq {allocation.seq} is not above {last_seq}, the last one taken"
         if allocation.valid_until is not None and allocation.valid_until <= now:
             return RejectCode.EXPIRED, "valid_until has passed"
-        if len(self.memory.allocations) >= MOST_HELD:
-            return RejectCode.TOO_LARGE, f"{MOST_HELD} allocations are held already"
+        held = self.memory.allocations
+        free = MOST_HELD - len(held)
+        if free <= MOST_HELD // 2 and free <= sum(other.issuer == allocation.issuer for other in held):
+            return RejectCode.TOO_LARGE, "as many allocations of this issuer are held as are left for all others"
         return None
 
     def _take_schedule(self, schedule: ScheduleReceived, now: Seconds) -> list[Event]:
