@@ -27,7 +27,7 @@ from curtaild.core.limits import UNLIMITED, Ceiling, Limit, strictest
 from curtaild_drivers.contract import FeederId, Seconds, Watts
 
 FAILSAFE = "fail-safe"
-MOST_HELD = 1024  # allocations held at once; a grid that needs more is not a grid but a fault. No issuer more than are free
+MOST_HELD = 1024  # at once, and of one issuer no more than are free; a grid that needs more is not a grid but a fault
 MOST_REMEMBERED = 4096  # ids of ended allocations, so that a late duplicate is known as one
 MOST_MOMENTS = 16  # looked at one by one ahead of time
 MOST_ISSUERS = 64  # whose sequence numbers are kept though they hold nothing
