@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from curtaild.rehearse.chart import BOTTOM, TOP, Line, over_time
+from curtaild.rehearse.chart import BOTTOM, LEFT, RIGHT, TOP, Line, over_time
 
 
 def points(svg: str, shape: str) -> list[list[tuple[float, float]]]:
@@ -42,6 +42,17 @@ def test_areas_stand_on_each_other() -> None:
     upper, lower = points(svg, "polygon")
     assert upper[0][1] < lower[0][1]
     assert upper[-1][1] == lower[-1][1]
+
+
+def test_a_picture_that_begins_before_its_event_counts_from_it() -> None:
+    values = [100.0] * 15 + [50.0] * 60
+    svg = over_time([Line("limit", values, "limit")], 1.0, unit="W", width=520, begins_s=-15.0, has_legend=False)
+    (curve,) = points(svg, "polyline")
+    inner_w = 520 - LEFT - RIGHT
+    fell_at = next(x for x, y in curve if y > TOP + 10)
+    assert fell_at == pytest.approx(LEFT + inner_w * 15 / 75, abs=0.1)
+    (zero,) = (text for text in ElementTree.fromstring(svg).iter("text") if text.text == "0 s")
+    assert float(zero.attrib["x"]) == pytest.approx(fell_at, abs=0.1)
 
 
 def test_names_cannot_break_the_page() -> None:

@@ -35,7 +35,7 @@ def test_a_rehearsal_prints_its_tables_and_writes_a_page(tmp_path: Path) -> None
     assert "Every limit would be kept" in done.stdout
     text = html.read_text()
     pictures = text.split("<svg ")[1:]
-    assert len(pictures) == 2
+    assert len(pictures) == 3  # the whole, by group, and the one answer close up
     for picture in pictures:
         drawn = ElementTree.fromstring("<svg " + picture.split("</svg>")[0] + "</svg>")
         assert drawn.findall("polyline") or drawn.findall("polygon")

@@ -10,6 +10,8 @@ from html import escape
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1080, 72, 16, 14, 30
 MOST_POINTS = 1_400
 """More than the picture has pixels would only make the page heavy: of more, each pixel's extremes are kept."""
+MOST_TICKS = 13
+"""Along a picture's whole width."""
 COLOURS = ("#4c78a8", "#72b7b2", "#54a24b", "#b2945b", "#9d755d", "#b279a2", "#e45756", "#7f7f7f")
 
 
@@ -29,9 +31,13 @@ def over_time(
     unit: str,
     stacked: bool = False,
     marks: Sequence[tuple[float, float]] = (),
+    width: int = WIDTH,
     height: int = 300,
+    begins_s: float = 0.0,
+    has_legend: bool = True,
 ) -> str:
-    """One picture. Values share the scale of `unit`; `marks` are stretches of time (s) to be shaded."""
+    """One picture. Values share the scale of `unit`; `marks` are stretches of time (s) to be shaded; the first value
+    stands at `begins_s`."""
     length = max((len(line.values) for line in lines), default=0)
     if not length:
         return ""
@@ -40,15 +46,15 @@ def over_time(
     scale, prefix = _prefix(top)
     highest, step = _nice(top / scale)
     span_s = length * step_s
-    inner_w, inner_h = WIDTH - LEFT - RIGHT, height - TOP - BOTTOM
+    inner_w, inner_h = width - LEFT - RIGHT, height - TOP - BOTTOM
 
     def x(at_s: float) -> float:
-        return LEFT + inner_w * at_s / span_s
+        return LEFT + inner_w * (at_s - begins_s) / span_s
 
     def y(value: float) -> float:
         return TOP + inner_h * (1 - value / scale / highest)
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" preserveAspectRatio="xMidYMid meet">']
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" preserveAspectRatio="xMidYMid meet">']
     parts += [
         f'<rect class="mark" x="{x(begin):.1f}" y="{TOP}" height="{inner_h}" '
         f'width="{max(1.5, x(end) - x(begin)):.1f}"/>'
@@ -56,14 +62,14 @@ def over_time(
     ]
     for number in range(round(highest / step) + 1):
         at = y(number * step * scale)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{number * step:g}</text>')
     parts.append(f'<text class="unit" x="8" y="{TOP + 10}">{prefix}{escape(unit)}</text>')
-    for at_s, label in _times(span_s):
+    for at_s, label in _times(begins_s, span_s, MOST_TICKS * width // WIDTH):
         parts.append(f'<text class="tick" x="{x(at_s):.1f}" y="{height - 8}" text-anchor="middle">{label}</text>')
         parts.append(f'<line class="grid" x1="{x(at_s):.1f}" x2="{x(at_s):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
     for number, line in enumerate(reversed(drawn) if stacked else drawn):
-        points = list(_thinned(line.values, step_s))
+        points = [(begins_s + at_s, value) for at_s, value in _thinned(line.values, step_s)]
         if stacked:
             colour = COLOURS[(len(drawn) - 1 - number) % len(COLOURS)]
             outline = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in points)
@@ -75,10 +81,11 @@ def over_time(
                 for piece in _unbroken(points)
             ]
     parts.append("</svg>")
-    return "".join(parts) + _legend(lines, stacked)
+    return "".join(parts) + (legend(lines, stacked) if has_legend else "")
 
 
-def _legend(lines: Sequence[Line], stacked: bool) -> str:
+def legend(lines: Sequence[Line], stacked: bool = False) -> str:
+    """What each curve or area is."""
     keys = []
     for number, line in enumerate(lines):
         swatch = f' style="background:{COLOURS[number % len(COLOURS)]}"' if stacked else ""
@@ -137,8 +144,13 @@ def _nice(top: float) -> tuple[float, float]:
     return math.ceil(top / step - 1e-9) * step or step, step
 
 
-def _times(span_s: float) -> Iterator[tuple[float, str]]:
-    every = next((s for s in (60, 300, 600, 1_800, 3_600, 7_200, 14_400, 86_400) if span_s / s <= 13), 7 * 86_400)
-    for number in range(int(span_s // every) + 1):
+def _times(begins_s: float, span_s: float, most: int) -> Iterator[tuple[float, str]]:
+    steps = (10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400, 86_400)
+    every = next((step_s for step_s in steps if span_s / step_s <= most), 7 * 86_400)
+    for number in range(math.ceil(begins_s / every), int((begins_s + span_s) // every) + 1):
         at_s = number * every
-        yield float(at_s), f"{at_s // 60} min" if span_s <= 7_200 else f"{at_s // 3_600}:{at_s % 3_600 // 60:02d}"
+        if every < 60:
+            label = f"{at_s} s"
+        else:
+            label = f"{at_s // 60} min" if span_s <= 7_200 else f"{at_s // 3_600}:{at_s % 3_600 // 60:02d}"
+        yield float(at_s), label

@@ -6,12 +6,16 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from curtaild.narrate import watts
-from curtaild.rehearse.chart import Line, over_time
-from curtaild.rehearse.score import Overshoot
+from curtaild.rehearse.chart import Line, legend, over_time
+from curtaild.rehearse.score import Overshoot, Response
 from curtaild.rehearse.summary import Summary
 from curtaild.rehearse.table import MOST_RESPONSES, PARTS
 from curtaild.rehearse.trace import SLOT_S
 from curtaild_drivers.contract import Seconds
+
+SHOWN_BEFORE_S = 15
+LEAST_SHOWN_S = 60.0
+"""What an answer's picture shows before its limit begins, and after it at least."""
 
 _STYLE = """
 :root { --ink:#1d232b; --soft:#5d6875; --line:#e2e6ea; --paper:#fff; --card:#f7f8fa; --good:#1f7a4d; --bad:#c0272d;
@@ -36,6 +40,9 @@ svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px
 polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
 polyline.limit { stroke: var(--limit); stroke-width: 2; } polyline.true { stroke: var(--true); }
 polyline.reserved { stroke: var(--reserved); stroke-dasharray: 5 4; } polyline.metered { stroke: var(--metered); }
+.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: .6rem 1rem;
+  margin-top: 1rem; }
+figure { margin: 0; } figcaption { color: var(--soft); font-size: .9rem; text-align: center; }
 .legend { margin: .1rem 0 0; } .key { margin-right: 1.3rem; color: var(--soft); font-size: .9rem; }
 .swatch { display: inline-block; width: 1.1em; height: .6em; margin-right: .4em; border-radius: 2px; }
 .swatch.limit { background: var(--limit); } .swatch.true { background: var(--true); }
@@ -142,6 +149,38 @@ def _responses(summary: Summary) -> Iterable[str]:
         (_clock(e.at_s), watts(e.from_w), watts(e.to_w), _s(e.first_s), _s(e.most_s), _s(e.within_s)) for e in shown
     )
     yield _table(("at", "from", "to", "begun", "90 %", "within the limit"), rows)
+    pictures = [_answer(summary, response) for response in shown]
+    yield f'<div class="answers">{"".join(pictures)}</div>{legend(_answer_lines(summary, 0, 0))}'
+
+
+def _answer(summary: Summary, response: Response) -> str:
+    """One answer, close up: seconds count from when the limit began."""
+    trace = summary.rehearsal.trace
+    times = (response.first_s, response.most_s, response.within_s)
+    shown_s = max(LEAST_SHOWN_S, 1.3 * max((each for each in times if each is not None), default=0.0))
+    later = (order.at_s for order in summary.rehearsal.play.orders if order.at_s > response.at_s)
+    begin = max(0, int(response.at_s) - SHOWN_BEFORE_S)
+    end = int(min(response.at_s + shown_s, *later, trace.seconds))
+    picture = over_time(
+        _answer_lines(summary, begin, end),
+        1.0,
+        unit="W",
+        width=520,
+        height=190,
+        begins_s=begin - response.at_s,
+        has_legend=False,
+    )
+    said = f"{_clock(response.at_s)}: {watts(response.from_w)} to {watts(response.to_w)}"
+    return f"<figure>{picture}<figcaption>{said}</figcaption></figure>"
+
+
+def _answer_lines(summary: Summary, begin: int, end: int) -> Sequence[Line]:
+    trace, demand_w = summary.rehearsal.trace, summary.rehearsal.emulated.capacity.demand_w
+    return (
+        Line("the site's meter", trace.metered_w[begin:end], "metered"),
+        Line("true draw", trace.true_w[begin:end], "true"),
+        Line("limit", [min(value, 1.1 * demand_w) for value in trace.limit_w[begin:end]], "limit"),
+    )
 
 
 def _lost_rows(summary: Summary) -> Iterable[Sequence[str]]:
