@@ -6,6 +6,7 @@ from curtaild_config.grid import (
     GridSection,
     MaestroOSConnection,
     NativeConnection,
+    NativeIssuer,
 )
 from curtaild_config.load import check_site, load_site
 from curtaild_config.plant import DeviceGroup, Feeder, FeederMeter
@@ -37,6 +38,7 @@ __all__ = [
     "MaestroOSConnection",
     "MeterSpec",
     "NativeConnection",
+    "NativeIssuer",
     "PolicySection",
     "Problem",
     "SecretSource",

@@ -4,7 +4,7 @@ every driver takes its settings. Works on the tables as read, so that these erro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -99,19 +99,35 @@ def _connection_problems(source: SiteSource) -> list[Problem]:
     """Every feeder that a grid connection names is there."""
     feeders = _feeder_ids(source)
     grid = source.tables.get("grid")
-    connections = grid.get("connection") if isinstance(grid, dict) else None
-    problems: list[Problem] = []
-    for index, connection in enumerate(connections if isinstance(connections, (list, tuple)) else ()):
-        if not isinstance(connection, dict):
-            continue
+    named = _feeders_of_issuers(grid, ("grid",))
+    for index, connection in _tables_in(grid, "connection"):
+        place: Location = ("grid", "connection", index)
         feeds = connection.get("feeds")
-        named: dict[Location, object] = {("feeder",): connection.get("feeder")}
-        named |= {("feeds", tag): feeder for tag, feeder in (feeds.items() if isinstance(feeds, dict) else ())}
-        for key, feeder in named.items():
-            if isinstance(feeder, str) and feeder not in feeders:
-                place: Location = ("grid", "connection", index, *key)
-                problems.append(source.problem(place, "no feeder has this id", suggest(feeder, feeders), feeder))
-    return problems
+        named[(*place, "feeder")] = connection.get("feeder")
+        named |= {(*place, "feeds", tag): feeder for tag, feeder in (feeds.items() if isinstance(feeds, dict) else ())}
+        named |= _feeders_of_issuers(connection, place)
+    return [
+        source.problem(place, "no feeder has this id", suggest(feeder, feeders), feeder)
+        for place, feeder in named.items()
+        if isinstance(feeder, str) and feeder not in feeders
+    ]
+
+
+def _feeders_of_issuers(table: object, place: Location) -> dict[Location, object]:
+    return {
+        (*place, "issuer", index, "feeders", number): feeder
+        for index, issuer in _tables_in(table, "issuer")
+        for number, feeder in enumerate(_listed(issuer.get("feeders")))
+    }
+
+
+def _tables_in(table: object, key: str) -> list[tuple[int, Mapping[str, Any]]]:
+    entries = _listed(table.get(key)) if isinstance(table, dict) else ()
+    return [(index, entry) for index, entry in enumerate(entries) if isinstance(entry, dict)]
+
+
+def _listed(value: object) -> Sequence[object]:
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _feeder_ids(source: SiteSource) -> set[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from curtaild_config.quantities import (
     BrokerUrl,
     Count,
     Name,
+    PositiveNumber,
     PositiveSeconds,
     PositiveWatts,
     Seconds,
@@ -22,6 +23,12 @@ from curtaild_config.quantities import (
 
 FeedTag: TypeAlias = Annotated[str, Field(pattern=r"^[!-~]+$", max_length=128)]
 InfrastructureAction: TypeAlias = Literal["SHUTDOWN_NODES", "SHUTDOWN_RACKS", "CUT_DATA_FEEDS", "TRIP_BREAKERS"]
+
+
+def _issuer_name(value: str) -> str:
+    if "//" in value or not value.isprintable():
+        raise ValueError("should be printable, without //: such names are other dialects'")
+    return value
 
 
 class _Brokers(Section):
@@ -72,6 +79,32 @@ class _Connection(_Brokers):
     """MQTT brokers, each mqtt://host:port or mqtts://host:port; all are listened to."""
 
 
+class NativeIssuer(Section):
+    """Somebody who may state allocations in the native dialect, and signs them."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_issuer_name)]
+    """What he calls himself: `issuer` in his messages."""
+    keys_file: Path
+    """His public keys, a JWK set; read anew on reload."""
+    feeders: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """The feeders he may limit; absent: all."""
+    lowest_limit_w: Watts = 0.0
+    """The lowest limit he may state, in watts; what is lower is refused."""
+    emergency: bool = True
+    """Whether he may state allocations of class emergency."""
+    messages_per_min: PositiveNumber = 120.0
+    """How many of his allocations and schedules are taken; of more, the newest waits for its turn."""
+
+
+def _each_once(issuers: tuple[NativeIssuer, ...]) -> tuple[NativeIssuer, ...]:
+    if len({issuer.name for issuer in issuers}) != len(issuers):
+        raise ValueError("has two of one name: put all keys of one issuer into one file")
+    return issuers
+
+
+Issuers: TypeAlias = Annotated[tuple[NativeIssuer, ...], Field(max_length=16), AfterValidator(_each_once)]
+
+
 class NativeConnection(_Connection):
     """A further grid operator who speaks the native dialect."""
 
@@ -79,6 +112,8 @@ class NativeConnection(_Connection):
     """What is spoken there."""
     prefix: TopicPrefix = "curtaild/v1"
     """What all topics of the native dialect begin with."""
+    issuer: Issuers = ()
+    """Who may speak there, signing all he says; absent: whoever the brokers let, unsigned."""
 
 
 class MaestroOSConnection(_Connection):
@@ -144,6 +179,8 @@ class GridSection(_Brokers):
     """MQTT brokers of the native dialect, each mqtt://host:port or mqtts://host:port; all are listened to."""
     prefix: TopicPrefix = "curtaild/v1"
     """What all topics of the native dialect begin with."""
+    issuer: Issuers = ()
+    """Who may speak at these brokers, signing all he says; absent: whoever the brokers let, unsigned."""
     heartbeat: Literal["required", "none"] = "required"
     """Whether the grid's side sends heartbeats; with "none" an allocation's own age is the heartbeat."""
     heartbeat_timeout_s: PositiveSeconds = 120.0
@@ -169,7 +206,7 @@ class GridSection(_Brokers):
     def _somebody_is_listened_to(self) -> Self:
         if not self.brokers and not self.connection:
             raise ValueError("brokers is missing: the grid operator's MQTT brokers, or a [[grid.connection]]")
-        own = [key for key in ("prefix", "username", "client_id") if key in self.model_fields_set]
+        own = [key for key in ("prefix", "username", "client_id", "issuer") if key in self.model_fields_set]
         if not self.brokers and own:
             raise ValueError(f"{' and '.join(own)} have no use without brokers beside them")
         names = [connection.name for connection in self.connection]
@@ -189,7 +226,12 @@ class GridSection(_Brokers):
             return self.connection
         shared = {key: getattr(self, key) for key in _Brokers.model_fields}
         own = NativeConnection(
-            name=OWN_CONNECTION, dialect="native", brokers=self.brokers, prefix=self.prefix, **shared
+            name=OWN_CONNECTION,
+            dialect="native",
+            brokers=self.brokers,
+            prefix=self.prefix,
+            issuer=self.issuer,
+            **shared,
         )
         return (own, *self.connection)
 

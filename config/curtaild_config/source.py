@@ -63,7 +63,8 @@ class SiteSource:
         return path
 
     def _name_of(self, location: Location, index: int, table: Any) -> str:
-        if location == ("grid", "connection") and isinstance(table, dict) and isinstance(table.get("name"), str):
+        is_named = location[:1] == ("grid",) and location[-1] in ("connection", "issuer")
+        if is_named and isinstance(table, dict) and isinstance(table.get("name"), str):
             return str(table["name"])
         name_key = _NAMED_BY.get(str(location[0])) if len(location) == 1 else None
         if name_key is not None and isinstance(table, dict):

@@ -118,6 +118,48 @@ def test_what_is_wrong_with_a_dsx_connection_is_said(
     assert reason in found[place].reason
 
 
+ISSUERS = """
+[[grid.issuer]]
+name = "npcc"
+keys_file = "/etc/npcc.jwks"
+[[grid.issuer]]
+name = "back-up"
+keys_file = "/etc/back-up.jwks"
+feeders = ["root"]
+lowest_limit_w = 5000
+emergency = false
+"""
+
+
+def test_issuers_of_the_grid_table_are_those_of_its_connection(tmp_path: Path) -> None:
+    (own,) = load_site(written(tmp_path, SITE + GRID + ISSUERS + FEEDERS), {}).grid.connections
+    assert isinstance(own, NativeConnection)
+    first, second = own.issuer
+    assert (first.name, first.feeders, first.lowest_limit_w, first.emergency) == ("npcc", None, 0, True)
+    assert (second.feeders, second.lowest_limit_w, second.emergency) == (("root",), 5_000, False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "reason"),
+    [
+        ('keys_file = "/etc/npcc.jwks"\n', "", ".issuer[npcc].keys_file", "is required"),
+        ("lowest_limit_w", "lowest_w", ".issuer[back-up].lowest_w", "unknown key"),
+        ("lowest_limit_w = 5000", "lowest_limit_w = -1", ".issuer[back-up].lowest_limit_w", "greater than or equal"),
+        ('["root"]', '["rout"]', ".issuer[back-up].feeders[#1]", "no feeder has this id"),
+        ('["root"]', "[]", ".issuer[back-up].feeders", "should not be empty"),
+        ('"back-up"', '"npcc"', ".issuer", "two of one name"),
+        ('"npcc"', '"maestroos//x"', ".issuer[maestroos//x].name", "without //"),
+        ("[[grid.issuer]]", "[grid.issuer]", ".issuer", "stands many times"),
+    ],
+)
+def test_what_is_wrong_with_an_issuer_is_said(tmp_path: Path, old: str, new: str, path: str, reason: str) -> None:
+    text = ISSUERS if "[[grid" not in old else ISSUERS.rpartition("[[grid.issuer]]")[0]  # a plain table stands once
+    assert old in text
+    found = errors(tmp_path, SITE + GRID + text.replace(old, new) + FEEDERS)
+    assert f"grid{path}" in found, found
+    assert reason in found[f"grid{path}"].reason
+
+
 def test_somebody_must_be_able_to_show_that_he_is_alive(tmp_path: Path) -> None:
     alone = SITE + "[grid]\nfailsafe_limit_w = 0\n" + DSX
     assert "no connection brings signs of life" in errors(tmp_path, alone + FEEDERS)["grid"].reason

@@ -17,8 +17,8 @@ from curtaild_drivers.meter.registers import ModbusMeterSettings
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "site.example.toml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
-CONNECTION = re.compile(r"(?:^# \[\[grid\.connection\]\]\n)(?:^# (?:\[|#?[a-z_]+ = ).*\n)+", re.MULTILINE)
-"""A whole connection behind a comment sign."""
+CONNECTION = re.compile(r"(?:^# \[\[grid\.(?:connection|issuer)\]\]\n)(?:^# (?:\[|#?[a-z_]+ = ).*\n)+", re.MULTILINE)
+"""A whole connection or issuer behind a comment sign."""
 WITH_CONNECTIONS = CONNECTION.sub(lambda block: re.sub(r"^# ", "", block[0], flags=re.MULTILINE), TEXT)
 COMMENTED_KEY = re.compile(r"^#([a-z_]+ = .*)$", re.MULTILINE)
 

@@ -21,9 +21,11 @@ from curtaild.cli.grid_line import (
     WaitOption,
     accesses,
     chosen,
+    fail,
     run,
     site_of,
 )
+from curtaild.grid.keys import KeyFileError, Signer, load_signer
 from curtaild.grid.native import Topics
 from curtaild.grid.operator import Operator
 from curtaild_config import NativeConnection
@@ -41,6 +43,11 @@ app.command("watch")(grid_dsx.watch)
 app.command("public-keys")(grid_dsx.public_keys)
 
 IssuerOption = Annotated[str, typer.Option("--issuer", help="Who states it.")]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option("--key-file", help="Sign with this private key of the issuer's: a file, PEM or JWK."),
+]
+KeyIdOption = Annotated[str | None, typer.Option("--key-id", help="Its kid; absent: the JWK's own.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +57,35 @@ class Line:
     access: Access
     topics: Topics
     issuer: str
+    signer: Signer | None
 
 
-def _line(config: Path, connection: str | None, username: str | None, password_file: Path | None, issuer: str) -> Line:
+def _line(
+    config: Path,
+    connection: str | None,
+    username: str | None,
+    password_file: Path | None,
+    issuer: str,
+    key_file: Path | None,
+    key_id: str | None,
+) -> Line:
     site = site_of(config)
     native = chosen(site, connection, NativeConnection, "the native dialect")
-    return Line(accesses(native, username, password_file)[0], Topics(native.prefix, site.name), issuer)
+    signer = None
+    if key_file is not None:
+        try:
+            signer = load_signer(key_file.read_text(), key_id, str(key_file))
+        except (KeyFileError, OSError) as error:
+            fail(str(error))
+    elif native.issuer:
+        names = ", ".join(each.name for each in native.issuer)
+        fail(f"connection {native.name} takes only what its issuers sign ({names}): sign with --key-file")
+    return Line(accesses(native, username, password_file)[0], Topics(native.prefix, site.name), issuer, signer)
 
 
 def _speak(line: Line, words: Callable[[Operator], Awaitable[str | None]], wait_s: float) -> None:
     async def go() -> None:
-        async with Operator(line.access, line.topics, line.issuer) as operator:
+        async with Operator(line.access, line.topics, line.issuer, signer=line.signer) as operator:
             said = await words(operator)
             if said is not None:
                 typer.echo(f"stated {said}")
@@ -90,10 +115,12 @@ def allocation(
     username: UserOption = None,
     password_file: PasswordOption = None,
     issuer: IssuerOption = "operator",
+    key_file: KeyOption = None,
+    key_id: KeyIdOption = None,
     wait: WaitOption = 10.0,
 ) -> None:
     """State an allocation, and print the site's answers."""
-    line = _line(config, connection, username, password_file, issuer)
+    line = _line(config, connection, username, password_file, issuer, key_file, key_id)
     _speak(
         line,
         lambda operator: operator.allocate(
@@ -117,10 +144,12 @@ def release(
     username: UserOption = None,
     password_file: PasswordOption = None,
     issuer: IssuerOption = "operator",
+    key_file: KeyOption = None,
+    key_id: KeyIdOption = None,
     wait: WaitOption = 10.0,
 ) -> None:
     """Lift the limit: the feeder's rating alone holds."""
-    line = _line(config, connection, username, password_file, issuer)
+    line = _line(config, connection, username, password_file, issuer, key_file, key_id)
     _speak(line, lambda operator: operator.allocate(None, feeder=feeder, max_ramp_up_w_per_min=ramp), wait)
 
 
@@ -134,9 +163,11 @@ def heartbeat(
     username: UserOption = None,
     password_file: PasswordOption = None,
     issuer: IssuerOption = "operator",
+    key_file: KeyOption = None,
+    key_id: KeyIdOption = None,
 ) -> None:
     """Show the site that the grid's side is alive."""
-    line = _line(config, connection, username, password_file, issuer)
+    line = _line(config, connection, username, password_file, issuer, key_file, key_id)
 
     async def beat(operator: Operator) -> None:
         if every is None:

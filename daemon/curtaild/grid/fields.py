@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from curtaild.clock import UnixSeconds
@@ -17,6 +17,9 @@ from curtaild.core.limits import UNLIMITED, Ceiling, Limit
 
 MAX_TEXT = 128
 """Longest identifier taken from the wire, in characters."""
+
+MAX_DEPTH = 16
+"""Objects and lists in each other, in a message; no dialect has more than five."""
 
 MAX_SEQ = 2**63 - 1
 """Highest sequence number: what a signed 64-bit column can keep."""
@@ -75,7 +78,24 @@ def parse_object(payload: bytes) -> tuple[dict[str, object], bool]:
         raise malformed(f"not JSON: {shown(str(error))}") from None
     if not isinstance(body, dict):
         raise malformed(f"expected an object, got {shown(body)}")
+    if _is_deeper(body, MAX_DEPTH):
+        raise malformed("nested too deeply")
     return body, bool(literals)
+
+
+def _is_deeper(body: Mapping[str, object], levels: int) -> bool:
+    """Level by level, not by recursion: how deep Python may recurse differs from version to version."""
+    level: list[Iterable[object]] = [body.values()]
+    for _ in range(levels):
+        level = [
+            each.values() if isinstance(each, dict) else each
+            for values in level
+            for each in values
+            if isinstance(each, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def required(body: Mapping[str, object], key: str) -> object:

@@ -15,6 +15,7 @@ from pathlib import Path
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey, import_key
+from joserfc.jws import JWSRegistry
 
 from curtaild.clock import UnixSeconds
 from curtaild.core.allocation import RejectCode
@@ -25,6 +26,15 @@ from curtaild_drivers.contract import Seconds
 ALGORITHMS = ("ES256", "RS256")
 LEAST_RSA_BITS = 2048
 MAX_KEY_FILE_BYTES = 1024 * 1024
+
+
+class _Bounds(JWSRegistry):
+    """joserfc takes 128,000 bytes at most; the longest schedule is longer, and every edge bounds what it reads."""
+
+    max_payload_length = 64 * 1024 * 1024
+
+
+_BOUNDS = _Bounds(algorithms=ALGORITHMS)
 
 
 class KeyFileError(ValueError):
@@ -46,16 +56,17 @@ class Signer:
     kid: str
 
     def sign(self, body: bytes) -> str:
-        return jws.serialize_compact({"alg": _algorithm(self.key), "kid": self.kid}, body, self.key, list(ALGORITHMS))
+        return jws.serialize_compact({"alg": _algorithm(self.key), "kid": self.kid}, body, self.key, registry=_BOUNDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was signed. `digest` names the signed part, `is_dated`: the signature covers a time or an id of its own."""
+    """What was signed, and with which key. `digest` names the signed part, `is_dated`: the signature covers a time or an id of its own."""
 
     body: Mapping[str, object]
     digest: bytes
     is_dated: bool
+    kid: str
 
 
 def load_public_keys(path: Path) -> PublicKeys:
@@ -142,7 +153,7 @@ def verify(
     if named != _algorithm(key):  # before any key is used: "none" and HMAC with a public key end here
         raise _unauthorized(f"algorithm {fields.shown(named)} is not what key {fields.shown(kid)} signs with")
     try:
-        signed = jws.deserialize_compact(token, key, algorithms=list(ALGORITHMS))
+        signed = jws.deserialize_compact(token, key, registry=_BOUNDS)
     except Exception:  # a parser of a third party's over hostile bytes; whatever it raises means the same
         raise _unauthorized("the signature does not fit") from None
     body, has_literals = fields.parse_object(signed.payload)
@@ -151,7 +162,7 @@ def verify(
     claims = {**{name: header[name] for name in _CLAIMS if name in header}, **body}
     _check_claims(claims, audiences, now, max_age_s)
     digest = hashlib.sha256(token.rpartition(".")[0].encode()).digest()  # an ES256 signature has a valid twin
-    return Verified(body, digest, any(name in claims for name in ("iat", "jti")))
+    return Verified(body, digest, any(name in claims for name in ("iat", "jti")), str(kid))
 
 
 _CLAIMS = ("iat", "exp", "nbf", "aud", "jti")
@@ -159,7 +170,7 @@ _CLAIMS = ("iat", "exp", "nbf", "aud", "jti")
 
 def _header(token: str) -> Mapping[str, object]:
     try:
-        header = jws.extract_compact(token.encode()).headers()
+        header = jws.extract_compact(token.encode(), registry=_BOUNDS).headers()
     except Exception:  # see above
         raise malformed("data is no JWS in compact serialization") from None
     if not isinstance(header, dict):

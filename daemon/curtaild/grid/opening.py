@@ -9,14 +9,14 @@ from pydantic import SecretStr
 
 import curtaild_config as config
 from curtaild.clock import Clock
-from curtaild.core.allocation import GridMessage
+from curtaild.core.allocation import GridMessage, Issuer
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.grid.connection import GridLink, broker_accesses
 from curtaild.grid.dialect import Dialect
 from curtaild.grid.dsx import DsxFlexDialect, Feeds, TargetBook
 from curtaild.grid.keys import KeyFileError, load_public_keys, load_signer
 from curtaild.grid.maestroos import MaestroOSDialect, Switch
-from curtaild.grid.native import Context, NativeDialect, Topics
+from curtaild.grid.native import Context, Gate, NativeDialect, Rights, Topics, gate_of
 from curtaild_config.grid import OWN_CONNECTION
 from curtaild_drivers.contract import FeederId
 
@@ -41,10 +41,9 @@ def open_grid(
         try:
             dialect = _dialect(connection, site, root, clock, secrets, books)
         except KeyFileError as error:
-            path = f"grid.connection[{connection.name}]"
-            problem = config.Problem(
-                config.Severity.ERROR, site_file, path, None, str(error), "see docs/grid/dsx-flex.md"
-            )
+            path = "grid" if connection.name == OWN_CONNECTION else f"grid.connection[{connection.name}]"
+            page = f"see docs/grid/{'native' if connection.dialect == 'native' else 'dsx-flex'}.md"
+            problem = config.Problem(config.Severity.ERROR, site_file, path, None, str(error), page)
             raise config.SiteFileError((problem,)) from None
         link.connect(connection.name, dialect, broker_accesses(connection, client_id(site, connection), password))
     return link
@@ -69,8 +68,16 @@ def _dialect(
     match connection:
         case config.NativeConnection():
             topics = Topics(connection.prefix, site.name)
-            context = Context(topics, root, clock, grid.max_clock_skew_s, grid.max_payload_bytes)
-            return NativeDialect(context, beats=grid.heartbeat == "required")
+            context = Context(
+                topics,
+                root,
+                clock,
+                grid.max_clock_skew_s,
+                grid.max_payload_bytes,
+                gate=_gate(connection) if connection.issuer else None,
+                signing_elsewhere=_signing(site) - {Issuer(each.name) for each in connection.issuer},
+            )
+            return NativeDialect(context, beats=grid.heartbeat == "required", name=connection.name)
         case config.MaestroOSConnection():
             switch = Switch(
                 feeder=FeederId(connection.feeder) if connection.feeder is not None else root,
@@ -84,6 +91,25 @@ def _dialect(
             signer = load_signer(secrets["signing_key"].get_secret_value(), connection.signing_key_id, where)
             book = books.setdefault(connection.name, TargetBook())
             return DsxFlexDialect(connection.name, _feeds(connection, site, root), signer, clock, book)
+
+
+def _gate(connection: config.NativeConnection) -> Gate:
+    rights = {
+        Issuer(each.name): Rights(
+            feeders=None if each.feeders is None else frozenset(FeederId(feeder) for feeder in each.feeders),
+            lowest_limit_w=each.lowest_limit_w,
+            may_state_emergency=each.emergency,
+            messages_per_min=each.messages_per_min,
+        )
+        for each in connection.issuer
+    }
+    return gate_of(rights, {Issuer(each.name): load_public_keys(each.keys_file) for each in connection.issuer})
+
+
+def _signing(site: config.Site) -> frozenset[Issuer]:
+    """Whose word is signed on any connection: his name is his on all of them."""
+    natives = [each for each in site.grid.connections if isinstance(each, config.NativeConnection)]
+    return frozenset(Issuer(issuer.name) for native in natives for issuer in native.issuer)
 
 
 def _feeds(connection: config.DsxFlexConnection, site: config.Site, root: FeederId) -> Feeds:

@@ -19,7 +19,8 @@ import aiomqtt
 
 from curtaild.clock import Clock, SystemClock, UnixSeconds
 from curtaild.core.allocation import Urgency
-from curtaild.grid.native import GridAllocation, Topics, encode_allocation, encode_heartbeat, encode_schedule
+from curtaild.grid.keys import Signer
+from curtaild.grid.native import GridAllocation, Topics, encode_allocation, encode_heartbeat, encode_schedule, signed
 from curtaild_drivers.broker.inbox import Inbox, Shelf
 from curtaild_drivers.broker.mqtt import Access, ConnectionFailed, connection, lost, publish, subscribe
 from curtaild_drivers.contract import Seconds, Watts
@@ -46,14 +47,17 @@ class Window:
 
 
 class Operator:
-    """Use as `async with Operator(access, topics, issuer) as operator`. Everything raises `ConnectionFailed` once the
-    line is down, and only then."""
+    """Use as `async with Operator(access, topics, issuer) as operator`; with a `signer`, all it says is signed.
+    Everything raises `ConnectionFailed` once the line is down, and only then."""
 
-    def __init__(self, access: Access, topics: Topics, issuer: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self, access: Access, topics: Topics, issuer: str, clock: Clock | None = None, signer: Signer | None = None
+    ) -> None:
         self._access = access
         self._topics = topics
         self._issuer = issuer
         self._clock = clock or SystemClock()
+        self._signer = signer
         self._last_seq = 0
         self._acks: asyncio.Queue[Answer] = asyncio.Queue(MAX_UNREAD)
         self._breaches: asyncio.Queue[Answer] = asyncio.Queue(MAX_UNREAD)
@@ -105,7 +109,7 @@ class Operator:
             is_emergency=emergency,
         )
         allocation = self._allocation(window)
-        await publish(self._client, self._topics.allocation, encode_allocation(allocation), qos=1, retain=True)
+        await self._say(self._topics.allocation, encode_allocation(allocation), qos=1, retain=True)
         return allocation.id
 
     async def release(self, *, feeder: str | None = None) -> str:
@@ -117,12 +121,16 @@ class Operator:
         seq = self._next_seq()
         allocations = [self._allocation(window) for window in windows]
         payload = encode_schedule(self._issuer, seq, self._clock.wall(), allocations)
-        await publish(self._client, self._topics.schedule, payload, qos=1, retain=True)
+        await self._say(self._topics.schedule, payload, qos=1, retain=True)
         return [allocation.id for allocation in allocations]
 
     async def heartbeat(self) -> None:
         beat = encode_heartbeat(self._clock.wall(), self._next_seq())
-        await publish(self._client, self._topics.heartbeat, beat, qos=0, retain=False)
+        await self._say(self._topics.heartbeat, beat, qos=0, retain=False)
+
+    async def _say(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        said = payload if self._signer is None else signed(payload, topic, self._signer)
+        await publish(self._client, topic, said, qos=qos, retain=retain)
 
     @asynccontextmanager
     async def heartbeats(self, interval_s: Seconds = 30.0) -> AsyncIterator[None]:

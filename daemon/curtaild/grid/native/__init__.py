@@ -12,13 +12,17 @@ from curtaild.grid.native.encode import (
     encode_schedule,
     encode_status,
     encode_stopped,
+    signed,
 )
+from curtaild.grid.native.gate import Gate, Rights, gate_of
 from curtaild.grid.native.topics import Context, Topics
 
 __all__ = [
     "Context",
+    "Gate",
     "GridAllocation",
     "NativeDialect",
+    "Rights",
     "Topics",
     "decode",
     "encode_ack",
@@ -29,4 +33,6 @@ __all__ = [
     "encode_schedule",
     "encode_status",
     "encode_stopped",
+    "gate_of",
+    "signed",
 ]

@@ -30,7 +30,7 @@ def decode(topic: str, payload: bytes, retained: bool, context: Context) -> Grid
     """What the grid said, or why it is not taken.
 
     `None` where nothing was said: a foreign topic; an empty payload, by which MQTT clears a retained message; a
-    retained heartbeat, which proves that the broker is alive and nothing about the grid.
+    retained heartbeat, which proves that the broker is alive and nothing about the grid; a signed one heard before.
     """
     topics = context.topics
     if topic not in (topics.allocation, topics.schedule, topics.heartbeat) or not payload:
@@ -41,8 +41,12 @@ def decode(topic: str, payload: bytes, retained: bool, context: Context) -> Grid
     try:
         if len(payload) > context.bound(topic):
             raise Rejection(RejectCode.TOO_LARGE, f"longer than {context.bound(topic)} bytes")
-        body, has_literals = fields.parse_object(payload)
-        message = _read(topic, body, retained, context)
+        if context.gate is None:
+            body, has_literals = fields.parse_object(payload)
+            signer = None
+        else:
+            (body, signer), has_literals = context.gate.open(payload, topic, context.clock.wall()), False
+        message = _read(topic, body, retained, context, signer)
         if has_literals:
             raise malformed("NaN and Infinity are not JSON")
     except Rejection as rejection:
@@ -59,10 +63,15 @@ def decode(topic: str, payload: bytes, retained: bool, context: Context) -> Grid
     return message
 
 
-def _read(topic: str, body: Mapping[str, object], retained: bool, context: Context) -> GridMessage:
+def _read(
+    topic: str, body: Mapping[str, object], retained: bool, context: Context, signer: Issuer | None
+) -> GridMessage | None:
+    shapes.VERSION.of(body)
     if topic == context.topics.heartbeat:
-        shapes.AT.of(body)
-        shapes.SEQ.of(body)
+        at, seq = shapes.AT.of(body), shapes.SEQ.of(body)
+        if context.gate is not None and signer is not None:
+            is_new = context.gate.is_new_beat(signer, at, seq, context.clock.wall(), context.max_clock_skew_s)
+            return HeartbeatReceived() if is_new else None
         return HeartbeatReceived()
     if topic == context.topics.schedule:
         return _schedule(body, retained, context)
@@ -70,7 +79,15 @@ def _read(topic: str, body: Mapping[str, object], retained: bool, context: Conte
 
 
 def _allocation(body: Mapping[str, object], context: Context) -> Allocation:
-    identity, seq, issuer = shapes.ID.of(body), shapes.SEQ.of(body), shapes.ISSUER.of(body)
+    allocation = _stated(body, context)
+    if context.gate is not None:
+        context.gate.judge(allocation)
+    return allocation
+
+
+def _stated(body: Mapping[str, object], context: Context) -> Allocation:
+    shapes.VERSION.of(body)
+    identity, seq, issuer = shapes.ID.of(body), shapes.SEQ.of(body), _issuer(body, context)
     ceiling = shapes.LIMIT.of(body)
     feeder = shapes.FEEDER.of(body)
     issued_at = shapes.ISSUED_AT.of(body)
@@ -84,7 +101,7 @@ def _allocation(body: Mapping[str, object], context: Context) -> Allocation:
     return Allocation(
         id=AllocationId(identity),
         seq=seq,
-        issuer=Issuer(issuer),
+        issuer=issuer,
         feeder=context.root if feeder is None else FeederId(feeder),
         ceiling=ceiling,
         issued_at=issued_at + to_monotonic,
@@ -98,7 +115,7 @@ def _allocation(body: Mapping[str, object], context: Context) -> Allocation:
 
 def _schedule(body: Mapping[str, object], retained: bool, context: Context) -> ScheduleReceived:
     """One bad item refuses the whole: half a schedule is a schedule nobody wrote."""
-    issuer = shapes.ISSUER.of(body)
+    issuer = _issuer(body, context)
     seq = shapes.SEQ.of(body)
     _refuse_future(shapes.ISSUED_AT.of(body), context.clock.wall(), context)
     items = shapes.ALLOCATIONS.of(body)
@@ -115,7 +132,14 @@ def _schedule(body: Mapping[str, object], retained: bool, context: Context) -> S
         except Rejection as rejection:
             raise Rejection(rejection.code, f"allocations[{index}]: {rejection.reason}", item) from None
         allocations.append(allocation)
-    return ScheduleReceived(Issuer(issuer), tuple(allocations), retained, seq)
+    return ScheduleReceived(issuer, tuple(allocations), retained, seq)
+
+
+def _issuer(body: Mapping[str, object], context: Context) -> Issuer:
+    issuer = Issuer(shapes.ISSUER.of(body))
+    if issuer in context.signing_elsewhere:
+        raise Rejection(RejectCode.UNAUTHORIZED, f"{fields.shown(issuer)} signs, and on another connection")
+    return issuer
 
 
 def _refuse_future(issued_at: UnixSeconds, wall: UnixSeconds, context: Context) -> None:

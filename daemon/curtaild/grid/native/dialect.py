@@ -10,6 +10,7 @@ from curtaild.core.status import SiteStatus
 from curtaild.grid.dialect import NAMESPACE_MARK, Publication, Received, Subscription
 from curtaild.grid.native.decode import decode
 from curtaild.grid.native.encode import encode_ack, encode_breach, encode_last_will, encode_status, encode_stopped
+from curtaild.grid.native.pace import Pace
 from curtaild.grid.native.topics import Context
 
 ALLOCATIONS_KEPT = 256
@@ -17,17 +18,20 @@ SCHEDULES_KEPT = 4
 
 
 class NativeDialect:
-    """`beats`: whether the grid's side sends heartbeats, as the site file says."""
+    """`beats`: whether the grid's side sends heartbeats, as the site file says. The log calls the connection `name`."""
 
-    def __init__(self, context: Context, beats: bool) -> None:
+    def __init__(self, context: Context, beats: bool, name: str = "native") -> None:
         self.beats = beats
         self.echo_topic: str | None = context.topics.status
         self._context = context
         self._topics = context.topics
+        gate = context.gate
+        per_min_of = None if gate is None else lambda issuer: gate.rights[issuer].messages_per_min
+        self._pace = Pace(name, context.clock, per_min_of)
 
     @property
     def subscriptions(self) -> Mapping[str, Subscription]:
-        topics, longest = self._topics, self._context.max_payload_bytes
+        topics, longest = self._topics, self._context.bound(self._topics.allocation)
         schedule = self._context.bound(topics.schedule)
         return {
             topics.allocation: Subscription(1, ALLOCATIONS_KEPT, longest, is_state=True),
@@ -45,10 +49,10 @@ class NativeDialect:
 
     def decode(self, received: Received) -> Sequence[GridMessage]:
         message = decode(received.topic, received.payload, received.retained, self._context)
-        return [] if message is None else [message]
+        return [] if message is None else self._pace.pass_on(received.topic, message)
 
     def tick(self, is_connected: bool) -> Sequence[GridMessage]:
-        return []
+        return self._pace.due()
 
     def owns(self, issuer: Issuer | None) -> bool:
         return issuer is None or NAMESPACE_MARK not in issuer

@@ -13,6 +13,7 @@ from curtaild.core.events import Ack, BreachChanged
 from curtaild.core.limits import Ceiling, Limit
 from curtaild.core.status import FeederStatus, SiteStatus
 from curtaild.grid import fields
+from curtaild.grid.keys import Signer
 from curtaild_drivers.contract import Seconds, Watts
 
 MAX_FEEDERS_IN_STATUS = 256
@@ -129,6 +130,11 @@ def encode_schedule(issuer: str, seq: int, issued_at: UnixSeconds, allocations: 
 
 def encode_heartbeat(at: UnixSeconds, seq: int) -> bytes:
     return _json({"at": fields.timestamp(at), "seq": seq})
+
+
+def signed(message: bytes, topic: str, signer: Signer) -> bytes:
+    """What the grid's side says, for `topic` and nowhere else: a JWS."""
+    return signer.sign(_json({**json.loads(message), "aud": topic})).encode()
 
 
 def _wire(allocation: GridAllocation) -> dict[str, object]:

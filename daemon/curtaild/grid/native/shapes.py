@@ -20,6 +20,7 @@ Schema = Mapping[str, Any]
 
 MAX_SCHEDULED = 256
 """Most allocations in one schedule."""
+VERSION_SPOKEN = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,12 @@ def _urgency(body: Mapping[str, object], key: str) -> Urgency:
     if not isinstance(word, str) or word not in _words(Urgency):
         raise fields.malformed(f"{key} must be normal or emergency, got {fields.shown(word)}")
     return Urgency(word)
+
+
+def _version(body: Mapping[str, object], key: str) -> int:
+    if key in body and fields.readable_sequence(body, key) != VERSION_SPOKEN:
+        raise fields.malformed(f"{key} {fields.shown(body[key])} is not spoken here, {VERSION_SPOKEN} is")
+    return VERSION_SPOKEN
 
 
 def _list(body: Mapping[str, object], key: str) -> list[object]:
@@ -101,9 +108,11 @@ ALLOCATIONS: Key[list[object]] = Key(
 )
 AT: Key[UnixSeconds] = Key("at", fields.moment, _MOMENT)
 
-ALLOCATION = (ID, SEQ, ISSUER, ISSUED_AT, LIMIT, VALID_FROM, VALID_UNTIL, FEEDER, REACH_BY, RAMP, CLASS)
-SCHEDULE = (ISSUER, SEQ, ISSUED_AT, ALLOCATIONS)
-HEARTBEAT = (AT, SEQ)
+VERSION: Key[int] = Key("version", _version, {"const": VERSION_SPOKEN}, is_required=False)
+
+ALLOCATION = (ID, SEQ, ISSUER, ISSUED_AT, LIMIT, VALID_FROM, VALID_UNTIL, FEEDER, REACH_BY, RAMP, CLASS, VERSION)
+SCHEDULE = (ISSUER, SEQ, ISSUED_AT, ALLOCATIONS, VERSION)
+HEARTBEAT = (AT, SEQ, VERSION)
 
 # ---- what the site writes: every key always, no other -----------------------------------------
 

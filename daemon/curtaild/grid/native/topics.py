@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from curtaild.clock import Clock
+from curtaild.core.allocation import Issuer
+from curtaild.grid.native.gate import Gate
 from curtaild_drivers.contract import FeederId, Seconds
 
 SCHEDULE_PAYLOADS = 8
@@ -49,14 +51,18 @@ class Topics:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What decoding needs beside the bytes. `feeder: null` in a message means `root`."""
+    """What decoding needs beside the bytes. `feeder: null` in a message means `root`. Without `gate` nothing is signed
+    and anybody may speak, but in no name of `signing_elsewhere`: issuers whose keys another connection knows."""
 
     topics: Topics
     root: FeederId
     clock: Clock
     max_clock_skew_s: Seconds
     max_payload_bytes: int
+    gate: Gate | None = None
+    signing_elsewhere: frozenset[Issuer] = frozenset()
 
     def bound(self, topic: str) -> int:
-        """The longest payload taken on `topic`, in bytes."""
-        return self.max_payload_bytes * (SCHEDULE_PAYLOADS if topic == self.topics.schedule else 1)
+        """The longest payload taken on `topic`, in bytes; a signature makes it half as long again."""
+        longest = self.max_payload_bytes * (SCHEDULE_PAYLOADS if topic == self.topics.schedule else 1)
+        return longest if self.gate is None else longest * 3 // 2

@@ -1,0 +1,81 @@
+"""`curtaild grid` with a key: what it says is signed; a site that takes only signed words is not spoken to without."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from curtaild.cli.main import app
+from curtaild.core.allocation import AllocationReceived, GridMessage
+from curtaild.grid.opening import open_grid
+from curtaild_config import load_site
+from grid.dsx import ec_signer, jwks
+from grid.rig import CLOCK, ROOT, at_work, limit_of
+from mosquitto import BINARY, Mosquitto
+
+SITE = """
+[site]
+name = "tried"
+[grid]
+failsafe_limit_w = 100000
+brokers = ["{url}"]
+[[grid.issuer]]
+name = "npcc"
+keys_file = "{folder}/npcc.jwks"
+[[feeder]]
+id = "main"
+rating_w = 500000
+"""
+
+
+def site_file(folder: Path, url: str) -> Path:
+    (folder / "npcc.jwk").write_text(json.dumps(ec_signer("npcc-1").key.as_dict(private=True)))
+    (folder / "npcc.jwks").write_text(jwks(ec_signer("npcc-1")))
+    (folder / "site.toml").write_text(SITE.format(url=url, folder=folder))
+    return folder / "site.toml"
+
+
+async def typed(*words: str) -> Result:
+    return await asyncio.to_thread(CliRunner().invoke, app, ["grid", *words])
+
+
+@pytest.mark.broker
+async def test_what_is_stated_with_a_key_is_taken(tmp_path: Path) -> None:
+    if BINARY is None:
+        pytest.skip("mosquitto is not installed (apt install mosquitto)")
+    broker = Mosquitto(tmp_path)
+    broker.start()
+    try:
+        path = site_file(tmp_path, broker.url)
+        delivered: asyncio.Queue[GridMessage] = asyncio.Queue()
+        link = open_grid(load_site(path), ROOT, CLOCK, delivered.put_nowait, str(path), {})
+        async with at_work(link, delivered) as run:
+            await run.connected()
+            key = ("--key-file", str(tmp_path / "npcc.jwk"), "--issuer", "npcc", "--wait", "0")
+            done = await typed("allocation", "250000", "--config", str(path), *key)
+            assert done.exit_code == 0, done.output
+            taken = await run.next(AllocationReceived)
+            assert (limit_of(taken), taken.allocation.issuer) == (250_000, "npcc")
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ((), "takes only what its issuers sign (npcc): sign with --key-file"),
+        (("--key-file", "/nowhere"), "No such file"),
+        (("--key-file", "{folder}/npcc.jwks"), "neither an EC nor an RSA key"),
+    ],
+)
+async def test_without_a_key_that_signs_it_is_one_line(tmp_path: Path, words: tuple[str, ...], why: str) -> None:
+    path = site_file(tmp_path, "mqtt://127.0.0.1:1")
+    done = await typed("release", "--config", str(path), *(word.format(folder=tmp_path) for word in words))
+    assert done.exit_code == 1
+    assert why in done.output
+    assert "Traceback" not in done.output
