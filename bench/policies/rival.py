@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from curtaild.core.allocation import Allocation, AllocationReceived, ScheduleReceived
 from curtaild.core.cycle import Command, Inputs
-from curtaild.core.device import point_at
 from curtaild.core.events import ActuationId
+from curtaild.core.hull import point_at
 from curtaild.core.limits import within
 from curtaild.rehearse.emulated import Emulated
 from curtaild_drivers.contract import DeviceId, OperatingPoint, OperatingPoints, Seconds, Watts

@@ -26,12 +26,15 @@ from core.rig import (
     tree_of,
     two_rows,
 )
-from curtaild.core import dispatch, hull
-from curtaild.core.device import Device, DrawRatio, point_at
-from curtaild.core.dispatch import Room, give_back, may_rise, restore_after, shed
+from curtaild.core import dispatch, hull, market
+from curtaild.core.device import Device, DrawRatio
+from curtaild.core.dispatch import give_back, may_rise, restore_after
 from curtaild.core.events import Condition, DeficitChanged
 from curtaild.core.feeders import FeederSpec, FeederTree
+from curtaild.core.hull import point_at
 from curtaild.core.policy import Policy
+from curtaild.core.room import AHEAD_S, MILLIWATT, Room
+from curtaild.core.shed import shed
 from curtaild_drivers.contract import FeederId, OperatingPoint, OperatingPoints, Seconds, Watts
 
 NOW = 10_000.0
@@ -335,7 +338,7 @@ def test_on_any_site_what_is_over_is_shed_or_told(site: tuple[list[Device], dict
         below = [device for device in devices if feeder in tree.paths[device.spec.feeder]]
         freed_w = sum(device.planned_w - moves[device.spec.id][1] for device in below if device.spec.id in moves)
         assert left_w[feeder] == pytest.approx(asked_w - freed_w)
-        if left_w[feeder] > 2 * dispatch.MILLIWATT:
+        if left_w[feeder] > 2 * MILLIWATT:
             for device in below:
                 assert device.spec.points is not None
                 lowest = device.spec.points.lowest
@@ -534,7 +537,7 @@ def test_a_shed_begins_its_settle_time_before_a_known_window() -> None:
     while paper.now < opens_at:
         paper.run(1)
     told = [at + paper.start for at, _, key in paper.told() if key == "off"]
-    begins_at = opens_at - 30.0 - dispatch.AHEAD_S
+    begins_at = opens_at - 30.0 - AHEAD_S
     assert told == [begins_at, begins_at]
 
 
@@ -658,7 +661,7 @@ def test_values_on_one_scale_order_a_mixed_site() -> None:
     )
     for device, money_per_wh in ((miner, 0.1 / 2_970), (node, 16.0 * 0.3 / 4_000)):
         assert device.spec.points is not None
-        earned = dispatch.earning(device, device.spec.points.lowest, device.spec.points.highest)
+        earned = market.earning(device, device.spec.points.lowest, device.spec.points.highest)
         assert earned[1] == pytest.approx(money_per_wh)
     assert list(sheds([node, miner], 1_000.0)[0]) == ["miner"]
 

@@ -27,6 +27,9 @@ from curtaild.core.events import (
 )
 from curtaild.core.limits import UNLIMITED, Ceiling, Limit, within
 from curtaild.core.link import FAILSAFE
+from curtaild.core.market import earns_too_little
+from curtaild.core.room import AHEAD_S, MILLIWATT, Move, Room, Window
+from curtaild.core.shed import shed
 from curtaild.core.site import Site
 from curtaild.core.tally import tally
 from curtaild_drivers.contract import (
@@ -214,7 +217,7 @@ def _reserve(site: Site, now: Seconds) -> list[Event]:
         events += reserve.reserve(device, now, policy, roster.members[device.spec.feeder].meter_agrees)
         if grace and device.actuation is None and device.setpoint is None:
             device.planned_w = exact(device.draw_w) if device.draw_w is not None else 0.0
-        roster.count(device, reserve.review_at(device, now, policy), dispatch.earns_too_little(device, policy))
+        roster.count(device, reserve.review_at(device, now, policy), earns_too_little(device, policy))
     return events
 
 
@@ -262,7 +265,7 @@ def _ramps(site: Site, now: Seconds) -> dict[FeederId, float]:
 
 def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
     room = _room(site, now)
-    moves, over_w = dispatch.shed(site.roster.can_fall(), site.tree, room, now)
+    moves, over_w = shed(site.roster.can_fall(), site.tree, room, now)
     deficits = _note_deficits(site, over_w, now)
     elapsed_s = max(0.0, now - site.stepped_at)
     per_s = site.policy.max_starts_per_s
@@ -282,18 +285,21 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
     return commands, issued + deficits
 
 
-def _room(site: Site, now: Seconds) -> dispatch.Room:
+def _room(site: Site, now: Seconds) -> Room:
     """What each feeder is over by or has free, now and under the lower limits that are known to come."""
-    room = dispatch.Room()
+    room = Room()
+    firm = site.link.firm(now) if site.has_flex else None
     for feeder in site.tree.specs:
         sums, limit_w, ramp_w = site.tallies[feeder], site.limit_w(feeder), site.ramp_w[feeder]
-        is_over = sums.total_planned_w > limit_w + dispatch.MILLIWATT
+        is_over = sums.total_planned_w > limit_w + MILLIWATT
         over_w = sums.total_planned_w - limit_w if is_over else _unexplained_w(site, feeder, limit_w, now)
         room.over_w[feeder] = over_w + site.policy.margin_w(limit_w) if over_w > 0 else 0.0
         room.free_w[feeder] = ramp_w - site.policy.margin_w(ramp_w) - sums.total_reserved_w
+        if firm is not None:
+            room.firm_over_w[feeder] = _firm_over_w(site, feeder, firm)
         if sums.are_edges_shared:
             room.edge_w2[feeder] = sums.edge_w2
-    horizon = now + site.slowest.down_s + site.slowest.up_s + dispatch.AHEAD_S
+    horizon = now + site.slowest.down_s + site.slowest.up_s + AHEAD_S
     room.coming = [
         window
         for moment, ceilings in site.link.coming(now, horizon)
@@ -302,10 +308,11 @@ def _room(site: Site, now: Seconds) -> dispatch.Room:
     return room
 
 
-def _window(site: Site, moment: Seconds, ceilings: dict[FeederId, Ceiling]) -> dispatch.Window | None:
+def _window(site: Site, moment: Seconds, ceilings: dict[FeederId, Ceiling]) -> Window | None:
     """What stands in the way of the limits that begin at `moment`; `None` if none is lower than now."""
-    window = dispatch.Window(moment, {}, {})
+    window = Window(moment, {}, {})
     is_lower = False
+    firm = site.link.firm(moment) if site.has_flex else None
     for feeder, spec in site.tree.specs.items():
         sums = site.tallies[feeder]
         limit_w = within(ceilings.get(feeder, UNLIMITED), spec.rating_w)
@@ -313,7 +320,16 @@ def _window(site: Site, moment: Seconds, ceilings: dict[FeederId, Ceiling]) -> d
         is_lower |= limit_w < site.limit_w(feeder)
         window.over_w[feeder] = sums.total_planned_w - limit_w + margin_w if sums.total_planned_w > limit_w else 0.0
         window.free_w[feeder] = limit_w - margin_w - sums.total_reserved_w
+        if firm is not None:
+            window.firm_over_w[feeder] = _firm_over_w(site, feeder, firm)
     return window if is_lower else None
+
+
+def _firm_over_w(site: Site, feeder: FeederId, firm: dict[FeederId, Ceiling]) -> Watts:
+    """What a feeder is over by, margin included, of what must hold even past the devices' flex."""
+    limit_w = within(firm.get(feeder, UNLIMITED), site.tree.specs[feeder].rating_w)
+    over_w = site.tallies[feeder].total_planned_w - limit_w
+    return over_w + site.policy.margin_w(limit_w) if over_w > MILLIWATT else 0.0
 
 
 def _unexplained_w(site: Site, feeder: FeederId, limit_w: Watts, now: Seconds) -> Watts:
@@ -334,16 +350,17 @@ def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> l
     events: list[Event] = []
     for feeder, left_w in over_w.items():
         margin_w = site.policy.margin_w(site.limit_w(feeder))
-        deficit_w = left_w - margin_w if left_w - margin_w > dispatch.MILLIWATT else 0.0
+        deficit_w = left_w - margin_w if left_w - margin_w > MILLIWATT else 0.0
         before_w = site.deficits[feeder]
         ended_or_began = (deficit_w == 0) != (before_w == 0)
         if ended_or_began or abs(deficit_w - before_w) > 0.01 * site.tree.specs[feeder].rating_w:
             site.deficits[feeder] = deficit_w
-            events.append(DeficitChanged(now, feeder, deficit_w))
+            spared_w = min(deficit_w, site.tallies[feeder].spared_w)
+            events.append(DeficitChanged(now, feeder, deficit_w, spared_w))
     return events
 
 
-def _issue(site: Site, moves: list[dispatch.Move], now: Seconds) -> tuple[list[Command], list[Event]]:
+def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], list[Event]]:
     """Make the commands: the largest shed first."""
     commands: list[Command] = []
     events: list[Event] = []
@@ -408,6 +425,7 @@ def _standing(site: Site, feeder: FeederId) -> Standing:
     sums = site.tallies[feeder]
     meter = site.meters.get(feeder)
     is_metered = meter is not None and meter.is_fresh
+    spared_w = sums.spared_w if site.has_flex and not _is_firm(site, feeder) else 0.0
     metered_w = meter.settled_w if meter is not None and is_metered else None
     return Standing(
         limit_w=site.limit_w(feeder),
@@ -415,9 +433,15 @@ def _standing(site: Site, feeder: FeederId) -> Standing:
         lasting_w=meter.smoothed_w if meter is not None and is_metered else sums.total_reserved_w,
         metered_w=metered_w,
         applied_w=sums.total_planned_w,
-        floor_w=sums.lowest_w + sums.auxiliary_w,
+        floor_w=sums.lowest_w + spared_w + sums.auxiliary_w,
         deficit_w=site.deficits[feeder],
     )
+
+
+def _is_firm(site: Site, feeder: FeederId) -> bool:
+    """Whether the limit in force at the feeder takes what flex spares."""
+    firm = site.link.firm(site.stepped_at).get(feeder, UNLIMITED)
+    return site.limit_w(feeder) >= within(firm, site.tree.specs[feeder].rating_w)
 
 
 def _with_watts(site: Site, events: list[Event]) -> list[Event]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import TypeAlias
 
+from curtaild.core import hull
 from curtaild.core.allocation import AllocationId
 from curtaild.core.events import ActuationId, ActuationStage, Condition
 from curtaild_drivers.contract import (
@@ -18,6 +20,13 @@ from curtaild_drivers.contract import (
     Seconds,
     Watts,
 )
+
+Earning: TypeAlias = tuple[int, float, float]
+"""What a step earns, as something to sort by. First 0, or 1 + the emergency order of a device that stands at its flex
+and is shed past it in an emergency only; then priority; then money, or where the site gives no price rate, per watt."""
+
+Step: TypeAlias = tuple[Earning, OperatingPoint]
+"""A step of a device along its hull: what it earns, and where it leads."""
 
 LEARNED_SAMPLES = 3
 """Readings that must agree before the table is no longer asked."""
@@ -32,6 +41,8 @@ class DeviceSpec:
 
     `priority` 0..100, higher is kept longer. `price_per_rate_h` is what one unit of rate earns in an hour
     (money per H/s·h), `None` where the site gives no price. `falls_back_w`: the limit it takes by itself in silence.
+    `flex` 0..1 is how much of its highest rate a routine limit may take, `None` all of it; an emergency takes more,
+    first where `emergency_order` 0..100 is low.
     """
 
     id: DeviceId
@@ -45,6 +56,8 @@ class DeviceSpec:
     min_off_s: Seconds = 60.0
     settle_down_s: Seconds = 30.0
     settle_up_s: Seconds = 300.0
+    flex: float | None = None
+    emergency_order: int = 50
     falls_back_w: Watts | None = None
 
 
@@ -96,8 +109,8 @@ class Share:
     """What one device adds to its feeder's sums, or such a sum (W, whole numbers of 1/1024). `measured_w`: its draw by
     its own word; `in_doubt_w`: how far that leaves the sum open; `flying_w`: reserved by devices that a command is
     under way to, as far as no meter has seen them draw it. `edge_w`: how much of what is planned is there for a unit's
-    own spread, which adds up to less over many; `edge_w2` its square. `lowest_w`, `highest_w`: the least and the most
-    it could be told to draw; `allowed_w`: what it may."""
+    own spread, which adds up to less over many; `edge_w2` its square. `spared_w`: what only an emergency may take.
+    `lowest_w`, `highest_w`: the least and the most it could be told to draw; `allowed_w`: what it may."""
 
     reserved_w: Watts = 0.0
     planned_w: Watts = 0.0
@@ -106,6 +119,7 @@ class Share:
     flying_w: Watts = 0.0
     edge_w: Watts = 0.0
     edge_w2: float = 0.0
+    spared_w: Watts = 0.0
     lowest_w: Watts = 0.0
     highest_w: Watts = 0.0
     allowed_w: Watts = 0.0
@@ -130,10 +144,12 @@ class Share:
         points = spec.points
         if points is None:
             lowest_w = highest_w = allowed_w = exact(spec.rated_w)
+            spared_w = 0.0
             can_fall = can_rise = False
         else:
             lowest, highest = points.lowest, points.highest
             lowest_w, highest_w = device.upper_w(lowest), device.upper_w(highest)
+            spared_w = 0.0 if spec.flex is None else device.spared_w(headed_for or highest) - lowest_w
             allowed_w = highest_w
             if headed_for is not None and headed_for is not highest:
                 allowed_w = min(highest_w, device.upper_w(headed_for))
@@ -147,6 +163,7 @@ class Share:
             flying_w,
             edge_w,
             edge_w * edge_w,
+            spared_w,
             lowest_w,
             highest_w,
             allowed_w,
@@ -200,6 +217,8 @@ class Device:
     """When it is looked at though nothing touched it."""
     seen_w: Watts = 0.0
     """What it was drawing, by its own word, when a meter's counted sample last saw it settled."""
+    steps_down: dict[Watts, Step | None] = field(default_factory=dict)
+    """The next step down by present draw, as far as it was asked for: one for all devices of a kind."""
     turn: float | None = None
     """Its turn to start, 0..1 of the jitter; drawn anew after each shed."""
 
@@ -260,6 +279,16 @@ class Device:
         is_learned = ratio is not None and ratio.samples >= LEARNED_SAMPLES
         return self.upper_w(point) * (1.0 if is_learned else UNIT_SPREAD) + self.tolerance_w()
 
+    def flex_floor(self) -> OperatingPoint | None:
+        """The lowest point at which it keeps what its flex leaves it; `None` where a routine limit may take all."""
+        points, flex = self.spec.points, self.spec.flex
+        return hull.flex_floor(points, flex) if points is not None and flex is not None else None
+
+    def spared_w(self, headed_for: OperatingPoint) -> Watts:
+        """What it draws at its flex or, where it is headed for less, there."""
+        floor = self.flex_floor()
+        return self.upper_w(headed_for if floor is None or headed_for.draw_w < floor.draw_w else floor)
+
     def likely_w(self, point: OperatingPoint) -> Watts:
         """What it most likely draws at `point`: as learned there, else as much more or less than its table as at the
         point where most was learned, for a unit's error is nearly one share of its draw."""
@@ -272,22 +301,6 @@ class Device:
     def headed_for(self) -> OperatingPoint | None:
         """Where it will be once what is in flight has settled."""
         return self.actuation.target if self.actuation is not None else self.setpoint
-
-
-def point_at(points: OperatingPoints, watts: Watts) -> OperatingPoint:
-    """The highest operating point the device can hold at or under `watts`; its lowest if none is."""
-    best = points.lowest
-    for lower, upper in zip(points.points, points.points[1:], strict=False):
-        if upper.draw_w <= watts:
-            best = upper
-        elif upper.divisible and lower.draw_w < watts:
-            steps = math.floor((watts - lower.draw_w) / points.step_w)
-            draw_w = lower.draw_w + steps * points.step_w
-            if draw_w > lower.draw_w:
-                share = (draw_w - lower.draw_w) / (upper.draw_w - lower.draw_w)
-                rate = lower.rate + share * (upper.rate - lower.rate)
-                best = OperatingPoint(upper.key, draw_w, rate, divisible=True)
-    return best
 
 
 def estimated_draw(device: Device, reading: Reading, error_fraction: float) -> Watts | None:
@@ -316,6 +329,6 @@ def reported_point(device: Device, reading: Reading) -> OperatingPoint | None:
     if reading.state is RunState.ASLEEP and points.lowest.is_off:
         return points.lowest
     if reading.limit_w is not None and points.is_divisible:
-        return point_at(points, reading.limit_w + points.step_w / 2)
+        return hull.point_at(points, reading.limit_w + points.step_w / 2)
     named = [point for point in points.points if point.key == reading.point_key]
     return named[0] if len(named) == 1 and not named[0].divisible else None

@@ -164,12 +164,14 @@ class MeterChanged:
 
 @dataclass(frozen=True, slots=True)
 class DeficitChanged:
-    """What cannot be shed at a feeder though the limit asks for it (W); 0.0 when it is over."""
+    """What cannot be shed at a feeder though the limit asks for it (W); 0.0 when it is over. `spared_w` of it could be
+    shed, but only in an emergency: devices at their flex draw it."""
 
     kind: ClassVar[str] = "deficit"
     at: Seconds
     feeder: FeederId
     deficit_w: Watts
+    spared_w: Watts = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from curtaild.core.allocation import (
     MessageRejected,
     RejectCode,
     ScheduleReceived,
+    Urgency,
 )
 from curtaild.core.events import Ack, AckStage, AllocationTaken, Event, LinkChanged, LinkPhase
 from curtaild.core.limits import UNLIMITED, Ceiling, Limit, strictest
@@ -298,6 +299,18 @@ class Link:
         else:
             stated.setdefault(root, (UNLIMITED, "rating"))
         return stated
+
+    def firm(self, moment: Seconds) -> dict[FeederId, Ceiling]:
+        """The ceilings at `moment` that take even what devices' flex spares: an emergency's, and the fail-safe."""
+        found: dict[FeederId, Ceiling] = {}
+        for allocation in self.in_force(moment):
+            if allocation.urgency is Urgency.EMERGENCY:
+                known = found.get(allocation.feeder, UNLIMITED)
+                found[allocation.feeder] = strictest(known, allocation.ceiling)
+        if self.is_failsafe:
+            root = self.policy.root
+            found[root] = strictest(found.get(root, UNLIMITED), Limit(self.policy.failsafe_w))
+        return found
 
     def in_force(self, moment: Seconds) -> Iterator[Allocation]:
         """The newest valid allocation per issuer and feeder. One for a feeder that a new site file no longer has is

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from curtaild.core import hull
 from curtaild.core.device import (
     LEARNED_SAMPLES,
     Actuation,
@@ -15,7 +16,6 @@ from curtaild.core.device import (
     DrawRatio,
     estimated_draw,
     exact,
-    point_at,
     reported_point,
 )
 from curtaild.core.events import ActuationChanged, ActuationStage, Condition, DeviceChanged, Event
@@ -77,7 +77,7 @@ def _infer_setpoint(device: Device, reading: Reading) -> None:
         above = [point for point in points.points if point.draw_w + device.tolerance_w() >= device.draw_w]
         said = above[0] if above else points.highest
         if said.divisible:
-            said = point_at(points, max(device.recent_w) + points.step_w)
+            said = hull.point_at(points, max(device.recent_w) + points.step_w)
         if reading.power_w is not None and said.draw_w > 0:
             device.learned[said.key] = DrawRatio(mean=max(device.recent_w) / said.draw_w, samples=STEADY_READINGS)
     elif not is_plausible:

@@ -48,6 +48,7 @@ class Members:
         sums.flying_w += now.flying_w - before.flying_w
         sums.edge_w += now.edge_w - before.edge_w
         sums.edge_w2 += now.edge_w2 - before.edge_w2
+        sums.spared_w += now.spared_w - before.spared_w
         sums.lowest_w += now.lowest_w - before.lowest_w
         sums.highest_w += now.highest_w - before.highest_w
         sums.allowed_w += now.allowed_w - before.allowed_w

@@ -21,7 +21,8 @@ class FeederTally:
     no meter has seen them since they moved; `just_moved_w` what they may have been drawing more when the meter was last
     read. `in_doubt_w`: how far unread devices and unconfirmed actuations leave the sum open. `edge_w`: what of
     `planned_w` is there for each unit's own spread; `edge_w2` the sum of its squares;
-    `are_edges_shared`: a meter sees them all, so that the root of that sum is held against the limit in their place.
+    `spared_w`: what devices draw that only an emergency may take. `are_edges_shared`: a meter sees them all, so that
+    that sum's root is held against the limit in their place.
     `total_reserved_w`, `total_planned_w`: with auxiliary load, what is held against the limit.
     """
 
@@ -36,6 +37,7 @@ class FeederTally:
     edge_w: Watts = 0.0
     edge_w2: float = 0.0
     are_edges_shared: bool = False
+    spared_w: Watts = 0.0
     lowest_w: Watts = 0.0
     highest_w: Watts = 0.0
     allowed_w: Watts = 0.0
@@ -55,6 +57,7 @@ class FeederTally:
         self.in_doubt_w += other.in_doubt_w
         self.edge_w += other.edge_w
         self.edge_w2 += other.edge_w2
+        self.spared_w += other.spared_w
         self.lowest_w += other.lowest_w
         self.highest_w += other.highest_w
         self.allowed_w += other.allowed_w
@@ -96,6 +99,7 @@ def _own(
         in_doubt_w=sums.in_doubt_w,
         edge_w=sums.edge_w,
         edge_w2=sums.edge_w2,
+        spared_w=sums.spared_w,
         lowest_w=sums.lowest_w,
         highest_w=sums.highest_w,
         allowed_w=sums.allowed_w,
