@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 MOST_BODY_BYTES = 1024 * 1024
 BASE_PATH = "/openadr3/3.1.0"
+"""Where the API begins, unless told otherwise; the specification leaves it to the VTN."""
+
 Meddler = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 """Stands before everything: what it answers is the answer. For faults."""
 
@@ -53,6 +55,7 @@ class Vtn:
         clients: Iterable[Client],
         *,
         tls: ssl.SSLContext | None,
+        base_path: str = BASE_PATH,
         notifier: MqttNotifier | None = None,
         token_lifetime_s: Seconds = 3600.0,
         grants_unasked: bool = False,
@@ -61,6 +64,7 @@ class Vtn:
     ) -> None:
         clock = clock or SystemClock()
         self._host, self._port, self._tls = host, port, tls
+        self._base_path = base_path.rstrip("/")
         self.tokens = Tokens(clients, clock, token_lifetime_s)
         self.objects = Objects(clock, self._note, grants_unasked=grants_unasked)
         self.meddler: Meddler | None = None
@@ -75,7 +79,7 @@ class Vtn:
     def url(self) -> str:
         scheme = "http" if self._tls is None else "https"
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{scheme}://{host}:{self._port}{BASE_PATH}"
+        return f"{scheme}://{host}:{self._port}{self._base_path}"
 
     async def __aenter__(self) -> Self:
         self._webhooks = Webhooks(self._trusts or ssl.create_default_context())
@@ -100,9 +104,9 @@ class Vtn:
 
     def _app(self) -> web.Application:
         app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[self._as_problem])
-        route, admitted = app.router.add_route, self._admitted
-        route("GET", f"{BASE_PATH}/auth/server", self._auth_server)
-        route("POST", f"{BASE_PATH}/auth/token", self._auth_token)
+        route, admitted, base = app.router.add_route, self._admitted, self._base_path
+        route("GET", f"{base}/auth/server", self._auth_server)
+        route("POST", f"{base}/auth/token", self._auth_token)
         for plural, kind in (
             ("programs", "PROGRAM"),
             ("events", "EVENT"),
@@ -112,13 +116,13 @@ class Vtn:
             ("resources", "RESOURCE"),
         ):
             acts = Collection(kind, self.objects, self._verify_callbacks)
-            route("GET", f"{BASE_PATH}/{plural}", admitted(acts.search))
-            route("POST", f"{BASE_PATH}/{plural}", admitted(acts.create))
-            route("GET", f"{BASE_PATH}/{plural}/{{id}}", admitted(acts.read))
-            route("PUT", f"{BASE_PATH}/{plural}/{{id}}", admitted(acts.update))
-            route("DELETE", f"{BASE_PATH}/{plural}/{{id}}", admitted(acts.delete))
-        route("GET", f"{BASE_PATH}/notifiers", admitted(self._notifiers))
-        route("GET", f"{BASE_PATH}/notifiers/mqtt/topics/{{path:.+}}", admitted(self._topic_names))
+            route("GET", f"{base}/{plural}", admitted(acts.search))
+            route("POST", f"{base}/{plural}", admitted(acts.create))
+            route("GET", f"{base}/{plural}/{{id}}", admitted(acts.read))
+            route("PUT", f"{base}/{plural}/{{id}}", admitted(acts.update))
+            route("DELETE", f"{base}/{plural}/{{id}}", admitted(acts.delete))
+        route("GET", f"{base}/notifiers", admitted(self._notifiers))
+        route("GET", f"{base}/notifiers/mqtt/topics/{{path:.+}}", admitted(self._topic_names))
         return app
 
     # ---- who asks, and what goes wrong ----------------------------------------------------------
