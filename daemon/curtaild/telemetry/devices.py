@@ -12,7 +12,7 @@ from operator import attrgetter
 
 from curtaild.core.status import DeviceStatus
 from curtaild.telemetry import metrics
-from curtaild.telemetry.courtesy import stand_aside
+from curtaild.courtesy import stand_aside
 from curtaild.telemetry.labels import claim, label
 from curtaild.telemetry.metrics import STATE_CODES, Metric
 from curtaild_drivers.contract import DeviceId, FeederId, Identity, Seconds

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 from curtaild.core.events import ActuationStage, Condition, LinkPhase
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
-from curtaild.telemetry.courtesy import stand_aside
+from curtaild.courtesy import stand_aside
 from curtaild_drivers.contract import DeviceId, FeederId, RunState, Seconds
 
 Json: TypeAlias = dict[str, Any]

@@ -35,7 +35,7 @@ from curtaild.core.events import (
 from curtaild.core.status import SiteStatus
 from curtaild.store import StoreHealth
 from curtaild.telemetry import metrics
-from curtaild.telemetry.courtesy import stand_aside
+from curtaild.courtesy import stand_aside
 from curtaild.telemetry.devices import DeviceSection, info_labels
 from curtaild.telemetry.health import HealthReport
 from curtaild.telemetry.labels import label_value
