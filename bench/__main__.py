@@ -31,12 +31,15 @@ from bench.emulated import emulated_row
 from bench.farm import Bench, devices_of, farm_of
 from bench.machine import Machine
 from bench.peers import PYASIC, PYASIC_RS
+from bench.policies.compare import WEATHER, compare
 from bench.polling import polling_rows, watch_polling
 from bench.recorder import record
 from bench.scrape import scrape_rows
 from bench.shed import shed_rows, watch_shed
 from bench.site import CannotRun, Layout
 from bench.table import Result
+from curtaild.rehearse.signals import SIGNALS
+from curtaild.rehearse.solver import NoSolver
 
 BENCHES = {
     "farm": "10,000 devices polled every 10 s, then shed: CPU, memory, loop lag; C floor and pyasic beside it",
@@ -45,6 +48,7 @@ BENCHES = {
     "emulated": "a shed end to end on the emulated farm with its physics, 500 devices",
     "scrape": "/metrics with 10,000 devices beside prometheus_client's own gauges and handler",
     "core": "one cycle of the core with 30,000 devices: cold, shed of half, unchanged",
+    "policies": "control quality beside four published policies and a solver's bound, on every signal: docs/control.md",
 }
 NEED_A_FARM = {"farm", "large", "answer", "emulated"}
 
@@ -93,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     result.show(Console(width=None if sys.stdout.isatty() else 160))
     if order.json is not None:
         result.write(order.json)
-    return 1 if any(row.ours is None for row in result.rows) or not result.rows else 0
+    return 1 if any(row.ours is None for row in result.rows) or not (result.rows or result.policies) else 0
 
 
 async def _run(order: argparse.Namespace, chosen: list[str], result: Result, progress: Progress, folder: Path) -> None:
@@ -108,6 +112,8 @@ async def _run(order: argparse.Namespace, chosen: list[str], result: Result, pro
                 task = progress.add_task("/metrics", total=None)
                 result.rows += await scrape_rows(order.devices or (1_000 if small else 10_000))
                 progress.remove_task(task)
+            elif name == "policies":
+                _policies(order, result, progress)
             else:
                 task = progress.add_task("core cycle", total=None)
                 result.rows += core_rows(order.devices or (3_000 if small else 30_000), unchanged=15 if small else 60)
@@ -115,6 +121,21 @@ async def _run(order: argparse.Namespace, chosen: list[str], result: Result, pro
         except (CannotRun, CannotCompile) as error:
             result.not_run.append(f"{name}: {error}")
         gc.collect()
+
+
+def _policies(order: argparse.Namespace, result: Result, progress: Progress) -> None:
+    """In virtual time: how fast this machine is says nothing here."""
+    task = progress.add_task("policies", total=None)
+    devices = min(order.devices or (20 if order.quick else 100), 500)
+    for signal in ("emergency",) if order.quick else SIGNALS:
+        for weather in WEATHER:
+            try:
+                result.policies += compare(
+                    weather, signal, devices, lambda text: progress.update(task, description=f"policies: {text}")
+                )
+            except NoSolver as error:
+                raise CannotRun(str(error)) from error
+    progress.remove_task(task)
 
 
 async def _bench(order: argparse.Namespace, result: Result, progress: Progress, folder: Path) -> Bench:

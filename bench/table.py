@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.machine import Machine
+from bench.policies.compare import Row as PolicyRow
+from bench.policies.table import NOTE, terminal
 from curtaild_drivers.contract import Seconds
 
 
@@ -69,10 +71,11 @@ class Row:
 
 @dataclass(slots=True)
 class Result:
-    """All rows, and what could not be run with the reason."""
+    """All rows, the policies' own, and what could not be run with the reason."""
 
     machine: Machine
     rows: list[Row] = field(default_factory=list)
+    policies: list[PolicyRow] = field(default_factory=list)
     not_run: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -81,13 +84,11 @@ class Result:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     def show(self, console: Console) -> None:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("what", overflow="fold", min_width=24)
-        for title in ("ours", "bar", "peer", "floor", "peer/ours", "ours/floor", "CPU s", "MiB", "lag ms 50/99/max"):
-            table.add_column(title, justify="right", overflow="fold")
-        for row in self.rows:
-            table.add_row(*_cells(row), style=None if row.is_met is not False else "red")
-        console.print(table)
+        if self.policies:
+            console.print(terminal(self.policies))
+            console.print(NOTE)
+        if self.rows:
+            console.print(self._figures())
         console.print(str(self.machine), highlight=False)
         if not self.machine.is_quiet:
             console.print("[yellow]This machine was not quiet at the start: others' work is in these figures.[/]")
@@ -95,6 +96,15 @@ class Result:
             console.print(f"· {note}", highlight=False)
         for reason in self.not_run:
             console.print(f"[yellow]not run:[/] {reason}", highlight=False)
+
+    def _figures(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("what", overflow="fold", min_width=24)
+        for title in ("ours", "bar", "peer", "floor", "peer/ours", "ours/floor", "CPU s", "MiB", "lag ms 50/99/max"):
+            table.add_column(title, justify="right", overflow="fold")
+        for row in self.rows:
+            table.add_row(*_cells(row), style=None if row.is_met is not False else "red")
+        return table
 
 
 def _cells(row: Row) -> list[str]:
