@@ -23,6 +23,7 @@ from curtaild_drivers.contract import (
     DriverError,
     Refused,
     Seconds,
+    TellsWords,
     Unreachable,
     Unsupported,
 )
@@ -154,7 +155,8 @@ class Actuator:
         except Exception as error:
             log.exception("driver %s failed on a command to %s", device.spec.driver, command.device)
             return ActuationStage.OUTCOME_UNKNOWN, f"driver fault: {error!r}"
-        return ActuationStage.ANSWERED, outcome.value
+        words = device.driver.last_words if isinstance(device.driver, TellsWords) else ""
+        return ActuationStage.ANSWERED, f"{outcome.value}; {words}" if words else outcome.value
 
     def _cancel(self, command: Command) -> None:
         now = self._clock.monotonic()

@@ -7,6 +7,7 @@ staleness, never sleeps, never logs per poll, and puts a deadline on every await
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType, Protocol, TypeAlias
@@ -177,6 +178,16 @@ class Device(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class TellsWords(ABC):
+    """An ability beside `Device`: a command may end with more to tell than its `Outcome`, such as what the site's own
+    programs printed."""
+
+    @property
+    @abstractmethod
+    def last_words(self) -> str:
+        """What the last `apply` brought beside its outcome, bounded and in one line, for the ledger; "" for nothing."""
 
 
 class Meter(Protocol):

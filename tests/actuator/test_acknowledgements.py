@@ -13,7 +13,7 @@ from curtaild.core.cycle import Answer, Command
 from curtaild.core.events import ActuationId, ActuationStage
 from curtaild.fleet import FleetDevice
 from curtaild_config import DeviceSpec
-from curtaild_drivers.contract import OFF, Device, DeviceId, OperatingPoint, Outcome, Refused
+from curtaild_drivers.contract import OFF, Device, DeviceId, OperatingPoint, Outcome, Refused, TellsWords
 
 STOP = OperatingPoint(OFF, 30.0, 0.0)
 NAMES = [DeviceId(f"miner-{n}") for n in range(4)]
@@ -35,17 +35,27 @@ class Miner:
         return Outcome.ACKNOWLEDGED
 
 
+class Wordy(Miner, TellsWords):
+    """Has more to tell."""
+
+    @property
+    def last_words(self) -> str:
+        return "3 jobs suspended"
+
+
 class Site:
     """Four miners, one command under way at a time, and what was heard of them."""
 
     def __init__(self, refusing: int | None = None) -> None:
         self.miners = [Miner(refuses=number == refusing) for number in range(len(NAMES))]
-        fleet = {
-            name: FleetDevice(cast(DeviceSpec, None), cast(Device, miner), None)
-            for name, miner in zip(NAMES, self.miners, strict=True)
-        }
+        self.fleet: dict[DeviceId, FleetDevice] = {}
+        for name, miner in zip(NAMES, self.miners, strict=True):
+            self.put(name, miner)
         self.heard: asyncio.Queue[Answer] = asyncio.Queue()
-        self.actuator = Actuator(fleet, self.heard.put_nowait, SystemClock(), concurrency=1)
+        self.actuator = Actuator(self.fleet, self.heard.put_nowait, SystemClock(), concurrency=1)
+
+    def put(self, name: DeviceId, miner: Miner) -> None:
+        self.fleet[name] = FleetDevice(cast(DeviceSpec, None), cast(Device, miner), None)
 
     def shed_all(self) -> None:
         for number, name in enumerate(NAMES):
@@ -122,3 +132,13 @@ async def test_what_was_acknowledged_is_told_before_the_daemon_stops() -> None:
     assert told[NAMES[0]] is ActuationStage.ANSWERED
     assert told[NAMES[1]] is ActuationStage.ANSWERED
     assert told[NAMES[2]] is ActuationStage.CANCELLED
+
+
+async def test_what_a_device_tells_beside_its_outcome_is_passed_on() -> None:
+    site = Site()
+    for name, miner in ((NAMES[0], Wordy()), (NAMES[1], Miner())):
+        site.put(name, miner)
+        miner.may_answer.set()
+        site.submit(name, is_raise=False, shed_w=1.0)
+    details = [(await site.heard.get()).detail for _ in range(2)]
+    assert details == ["acknowledged; 3 jobs suspended", "acknowledged"]

@@ -114,6 +114,21 @@ async def test_hooks_are_told_what_is_wanted_and_limits_go_before_them(
         assert await node.apply(at(wall_w(2_000))) is Outcome.ALREADY_THERE
 
 
+async def test_what_a_hook_prints_is_told_beside_the_outcome(make_gpus: MakeGpus, open_node: OpenNode) -> None:
+    stage = {
+        "shed": ["/bin/sh", "-c", "echo 3 jobs; echo suspended"],
+        "restore": ["/bin/sh", "-c", ":"],
+        "draw_w": 2_100.0,
+    }
+    async with open_node(make_gpus([H100] * 4), suspend=stage) as node:
+        await node.apply(point(SUSPEND, 2_100.0))
+        assert node.last_words == "hook /bin/sh (shed), saying: 3 jobs suspended"
+        await node.apply(point(SUSPEND, 2_100.0))
+        assert node.last_words == "", "no hook was run"
+        await node.apply(at(wall_w(2_800)))
+        assert node.last_words == "hook /bin/sh (restore), saying nothing"
+
+
 async def test_a_suspended_node_that_goes_on_working_is_not_called_asleep(
     make_gpus: MakeGpus, open_node: OpenNode, staged: dict[str, Any]
 ) -> None:

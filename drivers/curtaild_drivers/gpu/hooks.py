@@ -69,7 +69,7 @@ async def run(argv: Sequence[str], call: Call) -> str:
             status = await process.wait()
     except TimeoutError:
         _kill_group(process)
-        raise OutcomeUnknown(f"hook {argv[0]} was killed after {call.deadline_s:g} s{_quoted(_text(said))}") from None
+        raise OutcomeUnknown(f"hook {argv[0]} was killed after {call.deadline_s:g} s{quoted(_text(said))}") from None
     finally:
         _kill_group(process)
         await asyncio.wait([speaking], timeout=_LAST_WORDS_S)  # what it left behind may hold the pipe for ever
@@ -78,8 +78,8 @@ async def run(argv: Sequence[str], call: Call) -> str:
     text, took_s = _text(said), time.monotonic() - began_at
     if status != 0:
         how = f"was ended by signal {-status}" if status < 0 else f"failed with status {status}"
-        raise OutcomeUnknown(f"hook {argv[0]} {how}{_quoted(text)}")
-    log.info("hook %s (%s of %s) took %.1f s%s", argv[0], call.reason, call.node, took_s, _quoted(text))
+        raise OutcomeUnknown(f"hook {argv[0]} {how}{quoted(text)}")
+    log.info("hook %s (%s of %s) took %.1f s%s", argv[0], call.reason, call.node, took_s, quoted(text))
     return text
 
 
@@ -109,5 +109,6 @@ def _text(said: bytearray) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(words))
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """What a hook printed, as the end of a sentence about it."""
     return f", saying: {text}" if text else ", saying nothing"

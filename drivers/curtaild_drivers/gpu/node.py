@@ -25,6 +25,7 @@ from curtaild_drivers.contract import (
     Reading,
     Refused,
     Seconds,
+    TellsWords,
     Unsupported,
     Watts,
 )
@@ -58,7 +59,7 @@ CLOSE_DEADLINE_S = 0.5
 CAP_SETTLES_S = 5.0
 
 
-class GpuNode:
+class GpuNode(TellsWords):
     """The GPUs of this host as one device (`contract.Device`)."""
 
     def __init__(self, name: str, settings: NodeSettings, host: Host) -> None:
@@ -73,6 +74,7 @@ class GpuNode:
         self._slots: list[Slot] = []
         self._is_open = False
         self._is_warned = False
+        self._words: list[str] = []
         self._opening = asyncio.Lock()
         self._applying = asyncio.Lock()
 
@@ -86,6 +88,11 @@ class GpuNode:
             settle_down_s=CAP_SETTLES_S + hook_s,
             settle_up_s=2 * CAP_SETTLES_S + hook_s,
         )
+
+    @property
+    def last_words(self) -> str:
+        """What the site's programs printed at the last command."""
+        return "; ".join(self._words)
 
     async def identify(self) -> Identity:
         """Who made the GPUs and which driver runs them. It is rated with all GPUs at the most they can be set to."""
@@ -140,6 +147,7 @@ class GpuNode:
         if point.key != LIMIT and point.key not in {stage.key for stage in self._stage_points()}:
             raise Unsupported(f"{point.key} is not among what this node offers")
         async with self._applying:
+            self._words = []
             await self._open()
             await self._see_all_once()
             await self._before_the_first_write()
@@ -285,7 +293,8 @@ class GpuNode:
         if hook is None:
             raise Refused(f"the node is in {stage}, which the site file no longer says how to leave")
         argv, reason = (hook.shed, "shed") if is_shed else (hook.restore, "restore")
-        await hooks.run(argv, hooks.Call(socket.gethostname(), reason, point.draw_w, hook.timeout_s))
+        said = await hooks.run(argv, hooks.Call(socket.gethostname(), reason, point.draw_w, hook.timeout_s))
+        self._words.append(f"hook {argv[0]} ({reason}){hooks.quoted(said)}")
 
     async def _lock_clocks(self, is_shed: bool) -> None:
         lock = self._settings.clock_lock
