@@ -11,8 +11,8 @@ from functools import partial
 from operator import attrgetter
 
 from curtaild.core.status import DeviceStatus
-from curtaild.telemetry import metrics
 from curtaild.courtesy import stand_aside
+from curtaild.telemetry import metrics
 from curtaild.telemetry.labels import claim, label
 from curtaild.telemetry.metrics import STATE_CODES, Metric
 from curtaild_drivers.contract import DeviceId, FeederId, Identity, Seconds

@@ -33,9 +33,9 @@ from curtaild.core.events import (
     MeterChanged,
 )
 from curtaild.core.status import SiteStatus
+from curtaild.courtesy import stand_aside
 from curtaild.store import StoreHealth
 from curtaild.telemetry import metrics
-from curtaild.courtesy import stand_aside
 from curtaild.telemetry.devices import DeviceSection, info_labels
 from curtaild.telemetry.health import HealthReport
 from curtaild.telemetry.labels import label_value
