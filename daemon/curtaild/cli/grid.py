@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -25,9 +26,10 @@ from curtaild.cli.grid_line import (
     run,
     site_of,
 )
+from curtaild.core.allocation import Urgency
 from curtaild.grid.keys import KeyFileError, Signer, load_signer
 from curtaild.grid.native import Topics
-from curtaild.grid.operator import Operator
+from curtaild.grid.operator import Operator, Window
 from curtaild_config import NativeConnection
 from curtaild_drivers.broker.mqtt import Access
 
@@ -83,18 +85,18 @@ def _line(
     return Line(accesses(native, username, password_file)[0], Topics(native.prefix, site.name), issuer, signer)
 
 
-def _speak(line: Line, words: Callable[[Operator], Awaitable[str | None]], wait_s: float) -> None:
+def _speak(line: Line, words: Callable[[Operator], Awaitable[Sequence[str]]], wait_s: float) -> None:
     async def go() -> None:
         async with Operator(line.access, line.topics, line.issuer, signer=line.signer) as operator:
-            said = await words(operator)
-            if said is not None:
-                typer.echo(f"stated {said}")
+            stated = await words(operator)
+            for allocation_id in stated:
+                typer.echo(f"stated {allocation_id}")
             if wait_s <= 0:
                 return
             try:
                 async with asyncio.timeout(wait_s):
                     async for ack in operator.acks():
-                        if said is None or ack.get("id") == said:
+                        if ack.get("id") in stated:
                             typer.echo(json.dumps(ack, ensure_ascii=False))
             except TimeoutError:
                 return
@@ -121,18 +123,19 @@ def allocation(
 ) -> None:
     """State an allocation, and print the site's answers."""
     line = _line(config, connection, username, password_file, issuer, key_file, key_id)
-    _speak(
-        line,
-        lambda operator: operator.allocate(
+
+    async def state(operator: Operator) -> list[str]:
+        stated = await operator.allocate(
             limit_w,
             feeder=feeder,
             valid_for_s=valid_for,
             reach_by_s=reach_by,
             max_ramp_up_w_per_min=ramp,
             emergency=emergency,
-        ),
-        wait,
-    )
+        )
+        return [stated]
+
+    _speak(line, state, wait)
 
 
 @app.command("release")
@@ -150,7 +153,59 @@ def release(
 ) -> None:
     """Lift the limit: the feeder's rating alone holds."""
     line = _line(config, connection, username, password_file, issuer, key_file, key_id)
-    _speak(line, lambda operator: operator.allocate(None, feeder=feeder, max_ramp_up_w_per_min=ramp), wait)
+
+    async def lift(operator: Operator) -> list[str]:
+        return [await operator.allocate(None, feeder=feeder, max_ramp_up_w_per_min=ramp)]
+
+    _speak(line, lift, wait)
+
+
+@app.command("schedule")
+def schedule(
+    file: Annotated[
+        Path, typer.Argument(help="[[event]] tables, as `rehearse --events` plays them; at_s counts from now.")
+    ],
+    config: ConfigOption = SITE_FILE,
+    connection: ConnectionOption = None,
+    username: UserOption = None,
+    password_file: PasswordOption = None,
+    issuer: IssuerOption = "operator",
+    key_file: KeyOption = None,
+    key_id: KeyIdOption = None,
+    wait: WaitOption = 10.0,
+) -> None:
+    """State the whole list of coming allocations, which replaces the one before, and print the site's answers."""
+    line = _line(config, connection, username, password_file, issuer, key_file, key_id)
+    windows = _windows(file)
+
+    async def state(operator: Operator) -> list[str]:
+        return await operator.schedule(windows)
+
+    _speak(line, state, wait)
+
+
+def _windows(file: Path) -> list[Window]:
+    from curtaild.rehearse.playfile import BadPlay, read_events  # nobody who only says a word waits for it
+
+    try:
+        events = read_events(file).events
+    except BadPlay as bad:
+        fail(str(bad))
+    if any(event.share is not None for event in events):
+        fail(f"{file}: a share is of an emulated plant: give limit_w, or neither to release")
+    now = time.time()
+    return [
+        Window(
+            limit_w=event.limit_w,
+            valid_from=now + event.at_s,
+            valid_until=now + event.at_s + event.lasts_s if event.lasts_s is not None else None,
+            feeder=event.feeder,
+            reach_by_s=event.reach_by_s,
+            max_ramp_up_w_per_min=event.max_ramp_up_w_per_min,
+            is_emergency=event.urgency is Urgency.EMERGENCY,
+        )
+        for event in sorted(events, key=lambda event: event.at_s)
+    ]
 
 
 @app.command("heartbeat")
@@ -169,12 +224,13 @@ def heartbeat(
     """Show the site that the grid's side is alive."""
     line = _line(config, connection, username, password_file, issuer, key_file, key_id)
 
-    async def beat(operator: Operator) -> None:
+    async def beat(operator: Operator) -> list[str]:
         if every is None:
             await operator.heartbeat()
-            return
-        async with operator.heartbeats(every):
-            typer.echo(f"a heartbeat every {every:g} s; Ctrl-C ends it")
-            await asyncio.Event().wait()
+        else:
+            async with operator.heartbeats(every):
+                typer.echo(f"a heartbeat every {every:g} s; Ctrl-C ends it")
+                await asyncio.Event().wait()
+        return []
 
     _speak(line, beat, 0.0)
