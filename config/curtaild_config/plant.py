@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from curtaild_config.quantities import (
+    Fraction,
     Name,
     PositiveSeconds,
     PositiveWatts,
@@ -80,6 +81,11 @@ class DeviceGroup(Section):
     """The feeder they hang on."""
     priority: Priority = 50
     """0 to 100: the higher, the longer they are kept running."""
+    flex_fraction: Fraction | None = None
+    """How much of its performance a routine allocation may take from each (0.25: a quarter); absent: all of it. An
+    emergency, a feeder's rating and the fail-safe limit take more."""
+    emergency_order: Priority = 50
+    """0 to 100: the lower, the earlier they are taken past their flex in an emergency."""
     rated_w: PositiveWatts | None = None
     """The most one of them draws, in watts; absent: what its model is known to draw."""
     poll_s: PositiveSeconds = 10.0

@@ -37,6 +37,8 @@ class DeviceSpec:
     settings: DriverSettings
     feeder: FeederId
     priority: int
+    flex_fraction: float | None
+    emergency_order: int
     rated_w: float | None
     poll_s: float
     stale_after_s: float
@@ -130,6 +132,8 @@ def _devices_of(group: DeviceGroup) -> list[DeviceSpec]:
             settings=settings,
             feeder=FeederId(group.feeder),
             priority=group.priority,
+            flex_fraction=group.flex_fraction,
+            emergency_order=group.emergency_order,
             rated_w=group.rated_w,
             poll_s=group.poll_s,
             stale_after_s=group.stale_after_s,

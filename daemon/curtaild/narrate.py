@@ -54,7 +54,8 @@ def narrate(events: Iterable[Event]) -> None:
             case DeficitChanged(deficit_w=0.0):
                 log.info("deficit at %s: over", event.feeder)
             case DeficitChanged():
-                log.warning("deficit at %s: %s cannot be shed", event.feeder, watts(event.deficit_w))
+                spared = f", {watts(event.spared_w)} of it left to devices at their flex" if event.spared_w > 0 else ""
+                log.warning("deficit at %s: %s cannot be shed%s", event.feeder, watts(event.deficit_w), spared)
             case BreachChanged():
                 level = logging.INFO if event.stage is BreachStage.RESOLVED else logging.ERROR
                 over = watts(event.over_w)

@@ -77,6 +77,8 @@ def device_specs(
                 feeder=device.feeder,
                 rated_w=device.rated_w or known_w or site.policy.default_rated_w,
                 priority=device.priority,
+                flex=device.flex_fraction,
+                emergency_order=device.emergency_order,
                 price_per_rate_h=price,
                 stale_after_s=device.stale_after_s,
                 min_on_s=device.min_on_s,

@@ -10,7 +10,6 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TypeAlias
 
 from curtaild.core import hull
@@ -135,7 +134,7 @@ def _choose(
     for feeder in tree.bottom_up:
         if over_w[feeder] <= MILLIWATT:
             continue
-        rule, chosen = f"{feeder} over by {over_w[feeder]:.0f} W{why}", len(shedding.targets)
+        rule = f"{feeder} over by {over_w[feeder]:.0f} W{why}", feeder
         trusted: list[Device] = []
         others: list[Device] = []
         for member in tree.below[feeder]:
@@ -145,11 +144,12 @@ def _choose(
                         others.append(device)
                 elif now >= device.fixed_until and (device.actuation is None or not _awaits_read_back(device)):
                     trusted.append(device)
-        _Cohorts(shedding, trusted, feeder, now, is_firm).shed(tree)
+        taken = _Cohorts(shedding, trusted, feeder, now, is_firm).shed(tree)
         if over_w[feeder] > MILLIWATT:
-            _Cohorts(shedding, others, feeder, now, is_firm).shed_uncounted()
-        for device in islice(shedding.targets, chosen, None):
-            shedding.rules[device] = rule, feeder
+            taken += _Cohorts(shedding, others, feeder, now, is_firm).shed_uncounted()
+        for device in taken:
+            if is_firm or device not in shedding.rules:
+                shedding.rules[device] = rule
 
 
 def _awaits_read_back(device: Device) -> bool:
@@ -177,29 +177,34 @@ class _Cohorts:
         self._least: list[Earning] = []
         self._enlist(pool)
 
-    def shed(self, tree: FeederTree) -> None:
-        """Take steps, the least earning first, until the feeder is no longer over."""
-        over_w = self._shedding.over_w
+    def shed(self, tree: FeederTree) -> list[Device]:
+        """Take steps, the least earning first, until the feeder is no longer over; whose."""
+        over_w, taken = self._shedding.over_w, []
         while self._least and over_w[self._feeder] > MILLIWATT:
             earning = heapq.heappop(self._least)
             cohort = self._cohorts.pop(earning)
             cohort.sort()
-            taken = self._take(cohort, tree)
+            now_taken = self._take(cohort, tree)
+            taken += now_taken
             if over_w[self._feeder] > MILLIWATT:
-                if taken < len(cohort):
-                    self._cohorts[earning] = cohort[taken:]
+                if len(now_taken) < len(cohort):
+                    self._cohorts[earning] = cohort[len(now_taken) :]
                     heapq.heappush(self._least, earning)
-                self._enlist(candidate[3] for candidate in islice(cohort, taken))
+                self._enlist(now_taken)
+        return taken
 
-    def shed_uncounted(self) -> None:
-        """Take every step that there is, and count on none."""
-        targets = self._shedding.targets
+    def shed_uncounted(self) -> list[Device]:
+        """Take every step that there is, and count on none; whose."""
+        targets, taken = self._shedding.targets, []
         while self._least:
             cohort = self._cohorts.pop(heapq.heappop(self._least))
             cohort.sort()
             for _, _, _, device, target in cohort:
                 targets[device] = target
-            self._enlist(device for _, _, _, device, _ in cohort)
+            now_taken = [device for _, _, _, device, _ in cohort]
+            taken += now_taken
+            self._enlist(now_taken)
+        return taken
 
     def _enlist(self, devices: Iterable[Device]) -> None:
         """Put each device into the cohort of its next step."""
@@ -219,18 +224,17 @@ class _Cohorts:
                 heapq.heappush(self._least, earning)
             cohort.append((now - device.on_since < device.spec.min_on_s, device.slept_s, device.order, device, target))
 
-    def _take(self, cohort: list[_Candidate], tree: FeederTree) -> int:
-        """Take the cohort's steps, one by one, as long as the feeder is over, the last no further than it must; how
-        many were taken."""
+    def _take(self, cohort: list[_Candidate], tree: FeederTree) -> list[Device]:
+        """Take the cohort's steps one by one while the feeder is over, the last no further than it must; whose."""
         shedding, targets = self._shedding, self._shedding.targets
         over_w = shedding.over_w[self._feeder]
         shared_w2 = shedding.edge_w2.get(self._feeder)
         freed: dict[FeederId, _Freed] = {}
-        taken = 0
+        taken: list[Device] = []
         for _, _, _, device, target in cohort:
             if over_w <= MILLIWATT:
                 break
-            taken += 1
+            taken.append(device)
             present = targets.get(device)
             gain_w = device.upper_w(present) if present is not None else device.planned_w
             edge_w = device.share.edge_w if present is None else 0.0
