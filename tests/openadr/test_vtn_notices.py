@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import pytest
 from aiohttp import web
 
@@ -17,6 +18,7 @@ from curtaild.grid.openadr_vtn import MqttNotifier
 from grid.authority import Authority
 from grid.rig import as_operator, onlooker
 from mosquitto import BINARY, Mosquitto
+from openadr.token_broker import token_broker
 from openadr.vtn_rig import (
     OTHER_VEN,
     VEN,
@@ -128,6 +130,20 @@ async def test_what_is_said_while_the_broker_is_gone_is_told_when_it_is_back(bro
             await talk.vtn.notices.told()
             message = await anext(aiter(ear.messages))
             assert json.loads(message.payload)["object"]["id"] in ids
+
+
+async def test_a_broker_that_takes_tokens_admits_who_the_vtn_knows() -> None:
+    """As brokers with a plugin for it do; what VENs are told of it is the binding's own object."""
+    async with talking() as talk, token_broker(talk.vtn.tokens.owner) as port:
+        token = (await talk.ven.ask_token()).body["access_token"]
+
+        def knocking(username: str, password: str) -> aiomqtt.Client:
+            return aiomqtt.Client("127.0.0.1", port, username=username, password=password, timeout=0.5)
+
+        async with knocking(VEN.client_id, token) as client:
+            await client.subscribe("openadr/3.1.0/events/programs/x/+")
+        with pytest.raises(aiomqtt.MqttError):
+            await knocking(OTHER_VEN.client_id, token).__aenter__()
 
 
 @asynccontextmanager
