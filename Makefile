@@ -15,7 +15,7 @@ export UV_PYTHON_DOWNLOADS := never
 UV := $(BIN)/python -m uv --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean system-parts
+.PHONY: help demo test lint fuzz bench clean system-parts
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,6 +33,9 @@ lint: $(VENV)/.development ## ruff, mypy --strict, the floors between modules
 	$(BIN)/mypy || failed=1; \
 	$(BIN)/lint-imports --no-logo || failed=1; \
 	exit $$failed
+
+fuzz: $(VENV)/.development ## every decoder of the wire, guided by coverage. ARGS="--seconds 300" says for how long
+	@cd tests && ../$(BIN)/python -m fuzz $(ARGS)
 
 bench: $(VENV)/.development ## each figure beside its bar, floor and peer, in one table. ARGS="--help" shows more
 	@$(UV) sync --locked --group bench --inexact || echo "pyasic-rs cannot be installed: the table goes without it" >&2
