@@ -1,6 +1,7 @@
 """The site file: its models, loading with every error at once, secrets, and the devices and meters it describes."""
 
 from curtaild_config.grid import (
+    BrokerConnection,
     DsxFlexConnection,
     GridConnection,
     GridSection,
@@ -9,6 +10,7 @@ from curtaild_config.grid import (
     NativeIssuer,
 )
 from curtaild_config.load import check_site, load_site
+from curtaild_config.openadr import Draw, OpenAdrConnection
 from curtaild_config.plant import DeviceGroup, Feeder, FeederMeter
 from curtaild_config.problems import Problem, Severity, SiteFileError
 from curtaild_config.quantities import Broker, Endpoint, parse_endpoint
@@ -25,8 +27,10 @@ from curtaild_config.site import DeviceSpec, MeterSpec, Site, connection_secret_
 
 __all__ = [
     "Broker",
+    "BrokerConnection",
     "DeviceGroup",
     "DeviceSpec",
+    "Draw",
     "DsxFlexConnection",
     "Endpoint",
     "Feeder",
@@ -39,6 +43,7 @@ __all__ = [
     "MeterSpec",
     "NativeConnection",
     "NativeIssuer",
+    "OpenAdrConnection",
     "PolicySection",
     "Problem",
     "SecretSource",

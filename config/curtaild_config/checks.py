@@ -102,9 +102,10 @@ def _connection_problems(source: SiteSource) -> list[Problem]:
     named = _feeders_of_issuers(grid, ("grid",))
     for index, connection in _tables_in(grid, "connection"):
         place: Location = ("grid", "connection", index)
-        feeds = connection.get("feeds")
         named[(*place, "feeder")] = connection.get("feeder")
-        named |= {(*place, "feeds", tag): feeder for tag, feeder in (feeds.items() if isinstance(feeds, dict) else ())}
+        for key in ("feeds", "targets"):
+            feeds = connection.get(key)
+            named |= {(*place, key, tag): feeder for tag, feeder in (feeds.items() if isinstance(feeds, dict) else ())}
         named |= _feeders_of_issuers(connection, place)
     return [
         source.problem(place, "no feeder has this id", suggest(feeder, feeders), feeder)

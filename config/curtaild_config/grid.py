@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
+from curtaild_config.openadr import OpenAdrConnection
 from curtaild_config.quantities import (
     BrokerUrl,
     Count,
@@ -168,7 +169,9 @@ class DsxFlexConnection(_Connection):
         return self
 
 
-AnyConnection: TypeAlias = NativeConnection | MaestroOSConnection | DsxFlexConnection
+BrokerConnection: TypeAlias = NativeConnection | MaestroOSConnection | DsxFlexConnection
+"""Those that have brokers of their own."""
+AnyConnection: TypeAlias = BrokerConnection | OpenAdrConnection
 GridConnection: TypeAlias = Annotated[AnyConnection, Field(discriminator="dialect")]
 
 
@@ -217,7 +220,21 @@ class GridSection(_Brokers):
             raise ValueError(
                 'heartbeat = "required", but no connection brings signs of life: "none", or released feeds'
             )
+        seldom = [each.name for each in self.connection if isinstance(each, OpenAdrConnection) and self._outlasts(each)]
+        if seldom:
+            raise ValueError(
+                f"poll_s of {', '.join(seldom)} should be at most a third of {self._patience_key}: "
+                "else one lost answer is a silence"
+            )
         return self
+
+    @property
+    def _patience_key(self) -> str:
+        return "heartbeat_timeout_s" if self.heartbeat == "required" else "allocation_max_age_s"
+
+    def _outlasts(self, vtn: OpenAdrConnection) -> bool:
+        patience_s: float = getattr(self, self._patience_key)
+        return 3 * vtn.poll_s > patience_s
 
     @property
     def connections(self) -> tuple[AnyConnection, ...]:

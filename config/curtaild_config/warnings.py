@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from curtaild_config.addresses import expand_addresses
+from curtaild_config.openadr import OpenAdrConnection
 from curtaild_config.problems import Problem, Severity
 from curtaild_config.secrets import SecretSource
 from curtaild_config.site import Site, grid_secret_sources, group_secret_sources
@@ -57,7 +58,11 @@ def _grid(site: Site) -> Iterator[_Warning]:
         yield failsafe, reason, "lower it", grid.failsafe_limit_w
     for place, brokers in (
         (("grid",), grid),
-        *((("grid", "connection", number), each) for number, each in enumerate(grid.connection)),
+        *(
+            (("grid", "connection", number), each)
+            for number, each in enumerate(grid.connection)
+            if not isinstance(each, OpenAdrConnection)
+        ),
     ):
         for index, broker in enumerate(brokers.brokers):
             if brokers.username is not None and not broker.tls and not _is_loopback(broker.host):

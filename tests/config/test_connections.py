@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from config.site_files import DEVICES, FEEDERS, GRID, SITE, WHOLE, errors, written
-from curtaild_config import MaestroOSConnection, NativeConnection, connection_secret_sources, load_site
+from curtaild_config import (
+    MaestroOSConnection,
+    NativeConnection,
+    OpenAdrConnection,
+    connection_secret_sources,
+    load_site,
+)
 
 MAESTRO = """
 [[grid.connection]]
@@ -165,3 +171,59 @@ def test_somebody_must_be_able_to_show_that_he_is_alive(tmp_path: Path) -> None:
     assert "no connection brings signs of life" in errors(tmp_path, alone + FEEDERS)["grid"].reason
     load_site(written(tmp_path, alone + 'without_target = "released"\n' + FEEDERS), {})
     load_site(written(tmp_path, alone.replace("[grid]\n", '[grid]\nheartbeat = "none"\n') + FEEDERS), {})
+
+
+VTN = """
+[[grid.connection]]
+name = "utility"
+dialect = "openadr"
+vtn = "https://vtn.example/openadr3/3.1.0/"
+client_id = "korangi"
+client_secret_credential = "vtn-secret"
+targets = { group-1 = "root" }
+simple_levels = { 1 = "75 %", 2 = "12.5%", 3 = 250_000 }
+"""
+
+
+def test_an_openadr_connection_has_a_vtn_and_a_secret(tmp_path: Path) -> None:
+    site = load_site(written(tmp_path, SITE + "[grid]\nfailsafe_limit_w = 0\n" + VTN + FEEDERS), {})
+    (vtn,) = site.grid.connections
+    assert isinstance(vtn, OpenAdrConnection)
+    assert (vtn.vtn, vtn.poll_s, vtn.without_event) == ("https://vtn.example/openadr3/3.1.0", 30, "released")
+    assert [vtn.simple_levels[level].of(1e6) for level in ("1", "2", "3")] == [750_000, 125_000, 250_000]
+    assert vtn.simple_levels["3"].of(1e5) == 1e5, "no more than the rating"
+    (source,) = connection_secret_sources(vtn)
+    assert (source.name, source.credential) == ("client_secret", "vtn-secret")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "reason"),
+    [
+        ("https://", "http://", ".vtn", "OpenADR asks for TLS"),
+        ("https://", "https://u:pw@", ".vtn", "should not carry a user or password"),
+        ("3.1.0/", "3.1.0?x=1", ".vtn", "should end after the path"),
+        ('client_id = "korangi"\n', "", "", "need each other"),
+        ('client_secret_credential = "vtn-secret"\n', "", "", "need each other"),
+        ("client_secret_c", 'client_secret_file = "/x"\nclient_secret_c', "", "exclude each other"),
+        ('"75 %"', '"101 %"', ".simple_levels.1", 'or a part of the rating, such as "50 %"'),
+        ('"75 %"', "-1", ".simple_levels.1", "should be watts"),
+        ('1 = "75 %", ', "", "", "simple_levels needs 1, 2 and 3"),
+        ("{ 1 = ", "{ 4 = ", ".simple_levels.4.[key]", "should be one of 1, 2, 3"),
+        ('"root"', '"rot"', ".targets.group-1", "no feeder has this id"),
+        ("targets", 'cert_file = "/x"\ntargets', "", "cert_file and key_file need each other"),
+        ("targets", "poll_s = 0.5\ntargets", ".poll_s", "greater than or equal to 1"),
+    ],
+)
+def test_what_is_wrong_with_an_openadr_connection_is_said(
+    tmp_path: Path, old: str, new: str, path: str, reason: str
+) -> None:
+    assert old in VTN
+    found = errors(tmp_path, SITE + GRID + VTN.replace(old, new, 1) + FEEDERS)
+    place = f"grid.connection[utility]{path}"
+    assert place in found, found
+    assert reason in found[place].reason
+
+
+def test_a_vtn_is_polled_often_enough_to_be_seen_alive(tmp_path: Path) -> None:
+    found = errors(tmp_path, SITE + GRID + VTN + "poll_s = 41\n" + FEEDERS)
+    assert "poll_s of utility should be at most a third of heartbeat_timeout_s" in found["grid"].reason

@@ -73,7 +73,7 @@ def test_the_example_works() -> None:
 def test_every_connection_shown_works_when_let_in(tmp_path: Path) -> None:
     (key := tmp_path / "key.pem").touch(mode=0o600)
     key.write_text("a key")
-    text = WITH_CONNECTIONS.replace("/etc/curtaild/dsx-key.pem", str(key))
+    text = re.sub("/etc/curtaild/(dsx-key.pem|vtn-secret)", str(key), WITH_CONNECTIONS)
     site, problems = check_site(written(tmp_path, text), {})
     assert problems == []
     assert site is not None

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from curtaild.grid.operator import operator_access
-from curtaild_config import GridConnection, Site, SiteFileError, load_site
+from curtaild_config import BrokerConnection, Site, SiteFileError, load_site
 from curtaild_drivers.broker.mqtt import Access, ConnectionFailed
 
 Kind = TypeVar("Kind")
@@ -49,7 +49,7 @@ def chosen(site: Site, name: str | None, kind: type[Kind], dialect: str) -> Kind
     return named[0]
 
 
-def accesses(connection: GridConnection, username: str | None, password_file: Path | None) -> list[Access]:
+def accesses(connection: BrokerConnection, username: str | None, password_file: Path | None) -> list[Access]:
     """The way to each of its brokers, as the operator."""
     try:
         password = password_file.read_text().strip() if password_file is not None else None

@@ -53,6 +53,23 @@ class BrokerSettings(Protocol):
     def keepalive_s(self) -> Seconds: ...
 
 
+class Line(Protocol):
+    """A connection as the link knows it: `Connection` at MQTT brokers, or one that reaches the grid in another way."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    @property
+    def states(self) -> Sequence[BrokerState]: ...
+
+    async def run(self) -> None: ...
+
+    def publish(self, publications: Sequence[Publication]) -> None: ...
+
+
 class Connection:
     """One dialect at its brokers. `deliver` is called on the event loop for each message of the grid."""
 
@@ -105,14 +122,21 @@ class GridLink:
         self._clock = clock
         self._deliver = deliver
         self._heartbeat_timeout_s = heartbeat_timeout_s
-        self._connections: list[Connection] = []
+        self._connections: list[Line] = []
         self._beaten_at: dict[str, Seconds] = {}
         self._issuers: OrderedDict[AllocationId, Issuer] = OrderedDict()
 
     def connect(self, name: str, dialect: Dialect, accesses: Sequence[Access]) -> None:
-        """Add a connection; before `run`. `name` is its own among them."""
-        deliver = partial(self._receive, name)
-        self._connections.append(Connection(name, dialect, accesses, self._clock, deliver))
+        """Add a connection at brokers; before `run`. `name` is its own among them."""
+        self.join(Connection(name, dialect, accesses, self._clock, self.deliver_as(name)))
+
+    def join(self, line: Line) -> None:
+        """Add a connection that delivers by `deliver_as`; before `run`."""
+        self._connections.append(line)
+
+    def deliver_as(self, name: str) -> Callable[[GridMessage], None]:
+        """What the connection of this name calls with each message of the grid."""
+        return partial(self._receive, name)
 
     async def run(self) -> None:
         """Keep all connections until cancelled."""
@@ -131,7 +155,7 @@ class GridLink:
                 return
         self._deliver(message)
 
-    def _is_alive(self, connection: Connection) -> bool:
+    def _is_alive(self, connection: Line) -> bool:
         if not connection.dialect.beats:
             return True
         beaten_at = self._beaten_at.get(connection.name)

@@ -17,6 +17,7 @@ from curtaild.grid.dsx import DsxFlexDialect, Feeds, TargetBook
 from curtaild.grid.keys import KeyFileError, load_public_keys, load_signer
 from curtaild.grid.maestroos import MaestroOSDialect, Switch
 from curtaild.grid.native import Context, Gate, NativeDialect, Rights, Topics, gate_of
+from curtaild.grid.openadr import Meaning, OpenAdrConnection, OpenAdrDialect, Polling, Rules, VtnAccess
 from curtaild_config.grid import OWN_CONNECTION
 from curtaild_drivers.contract import FeederId
 
@@ -37,6 +38,9 @@ def open_grid(
     link = GridLink(clock, deliver, site.grid.heartbeat_timeout_s)
     for connection in site.grid.connections:
         secrets = config.resolve_secrets(config.connection_secret_sources(connection), site_file)
+        if isinstance(connection, config.OpenAdrConnection):
+            link.join(_ven(connection, site, root, clock, secrets, link.deliver_as(connection.name)))
+            continue
         password = secrets["password"].get_secret_value() if "password" in secrets else None
         try:
             dialect = _dialect(connection, site, root, clock, secrets, books)
@@ -51,13 +55,76 @@ def open_grid(
 
 def client_id(site: config.Site, connection: config.GridConnection) -> str:
     """Of two clients with one id a broker hangs up on the first: each connection has its own."""
-    if connection.client_id is not None:
+    if not isinstance(connection, config.OpenAdrConnection) and connection.client_id is not None:
         return connection.client_id
     return f"curtaild-{site.name}" if connection.name == OWN_CONNECTION else f"curtaild-{site.name}-{connection.name}"
 
 
+def _ven(
+    connection: config.OpenAdrConnection,
+    site: config.Site,
+    root: FeederId,
+    clock: Clock,
+    secrets: Mapping[str, SecretStr],
+    deliver: Callable[[GridMessage], None],
+) -> OpenAdrConnection:
+    ven_name = connection.ven_name or site.name
+    meaning = _meaning(connection, site, root)
+    rules = Rules(
+        meaning=meaning,
+        programs=frozenset(connection.programs),
+        max_clock_skew_s=site.grid.max_clock_skew_s,
+        ven_name=ven_name,
+        report_interval_s=connection.report_interval_s,
+    )
+    access = VtnAccess(
+        url=connection.vtn,
+        client_id=connection.client_id,
+        client_secret=secrets["client_secret"].get_secret_value() if "client_secret" in secrets else None,
+        token_url=connection.token_url,
+        scope=connection.scope,
+        ca_file=connection.ca_file,
+        cert_file=connection.cert_file,
+        key_file=connection.key_file,
+    )
+    polling = Polling(
+        access=access,
+        ven_name=ven_name,
+        rating_w=site.root.rating_w,
+        targets=tuple(connection.targets),
+        poll_s=connection.poll_s,
+        is_notified=connection.notifications,
+        mqtt_client_id=client_id(site, connection),
+    )
+    return OpenAdrConnection(connection.name, OpenAdrDialect(connection.name, rules, clock), polling, clock, deliver)
+
+
+def _meaning(connection: config.OpenAdrConnection, site: config.Site, root: FeederId) -> Meaning:
+    """What the VTN's words mean in watts, feeder by feeder; where the site file says nothing, the fail-safe limit."""
+    failsafe_w = site.grid.failsafe_limit_w
+    feeder = FeederId(connection.feeder) if connection.feeder is not None else root
+    targets = {target: FeederId(behind) for target, behind in connection.targets.items()}
+    ratings_w = {
+        FeederId(each.id): each.rating_w for each in site.feeder if each.id in {root, feeder, *targets.values()}
+    }
+    failsafe = config.Draw(watts=failsafe_w)
+    levels = [connection.simple_levels.get(level, failsafe) for level in ("1", "2", "3")]
+    emergency = connection.emergency_limit or failsafe
+    return Meaning(
+        root=root,
+        feeder=feeder,
+        targets=targets,
+        levels_w={
+            each: (levels[0].of(rating_w), levels[1].of(rating_w), levels[2].of(rating_w))
+            for each, rating_w in ratings_w.items()
+        },
+        emergency_w={each: emergency.of(rating_w) for each, rating_w in ratings_w.items()},
+        base=Limit(failsafe_w) if connection.without_event == "failsafe" else UNLIMITED,
+    )
+
+
 def _dialect(
-    connection: config.GridConnection,
+    connection: config.BrokerConnection,
     site: config.Site,
     root: FeederId,
     clock: Clock,
