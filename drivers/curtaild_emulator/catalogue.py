@@ -164,6 +164,30 @@ def _auradine(name: str, model: str, rated_w: Watts, terahashes: float) -> Devic
     )
 
 
+def _marathon(name: str, model: str, wire_name: str, rated_w: Watts, terahashes: float) -> DeviceModel:
+    """MARA's firmware: a power target that it retunes to on the fly; a wake is a boot."""
+    return DeviceModel(
+        name=name,
+        make="AntMiner",
+        model=model,
+        wire_name=wire_name,
+        firmware=Firmware.MARATHON,
+        rated_w=rated_w,
+        rated_hs=terahashes * 1e12,
+        standby_w=45.0,
+        presets=(Preset("normal", rated_w),),
+        fall_s=15.0,
+        trim_s=60.0,
+        boot_s=45.0,
+        boot_w=60.0,
+        warm_s=30.0,
+        warm_w=0.3 * rated_w,
+        climb_s=150.0,
+        lowest_limit_w=0.45 * rated_w,
+        limit_restarts=False,
+    )
+
+
 def _vnish(name: str, model: str, terahashes: Mapping[int, float], version: str) -> DeviceModel:
     """VNish: a ladder of presets tuned per unit; changing one restarts mining. From 1.3.3 it throttles within seconds
     to a share of the preset. Fans keep running after a stop."""
@@ -279,6 +303,7 @@ MODELS: Mapping[str, DeviceModel] = MappingProxyType(
             _braiins("braiins-s19j-pro", "S19j Pro", "Antminer S19J Pro", 3050.0, 100.0),
             _braiins("braiins-s21", "S21", "Antminer S21", 3500.0, 200.0),
             _epic("epic-s19j-pro", "S19j Pro", "Antminer S19J Pro", 3050.0, 100.0),
+            _marathon("marathon-s19j-pro", "S19j Pro", "Antminer S19J Pro", 3050.0, 100.0),
             _auradine("auradine-at1500", "AT1500", 3300.0, 150.0),
             _vnish("vnish-s19j-pro", "S19j Pro", _VNISH_S19J_PRO, "1.2.6"),
             _vnish("vnish-1.3-s19j-pro", "S19j Pro", _VNISH_S19J_PRO, "1.3.4"),

@@ -28,6 +28,7 @@ from curtaild_emulator.wires.cgminer import RpcExchange
 from curtaild_emulator.wires.epic import EpicUnit
 from curtaild_emulator.wires.listening import NotPermitted, listen
 from curtaild_emulator.wires.luxos import LuxosUnit
+from curtaild_emulator.wires.marathon import MarathonUnit
 from curtaild_emulator.wires.modbus import LAYOUTS, MeterBoard, ModbusExchange
 from curtaild_emulator.wires.unit import Board, Unit, Wire
 from curtaild_emulator.wires.vnish import VnishUnit
@@ -50,6 +51,7 @@ _UNITS: Mapping[Firmware, type[Unit]] = MappingProxyType(
         Firmware.BRAIINS: BraiinsUnit,
         Firmware.EPIC: EpicUnit,
         Firmware.AURADINE: AuradineUnit,
+        Firmware.MARATHON: MarathonUnit,
         Firmware.VNISH: VnishUnit,
     }
 )
@@ -269,6 +271,7 @@ def _password(passwords: Passwords, firmware: Firmware) -> str:
         Firmware.BRAIINS: passwords.braiins,
         Firmware.EPIC: passwords.epic,
         Firmware.AURADINE: passwords.auradine,
+        Firmware.MARATHON: passwords.marathon,
     }
     return known.get(firmware, "")
 

@@ -29,6 +29,7 @@ class Firmware(Enum):
     AURADINE = "auradine"  # FluxOS: HTTP with tokens, watts or modes
     EPIC = "epic"  # PowerPlay: HTTP on the RPC port, a tuner's targets
     BRAIINS = "braiins"  # Braiins OS: gRPC with tokens, a power target
+    MARATHON = "marathon"  # MARA's: digest HTTP, a whole configuration with a power target
     VNISH = "vnish"  # JSON over HTTP with tokens and a ladder of tuned presets
 
 

@@ -35,6 +35,7 @@ ModelName = Literal[
     "braiins-s21",
     "epic-s19j-pro",
     "auradine-at1500",
+    "marathon-s19j-pro",
     "vnish-s19j-pro",
     "vnish-1.3-s19j-pro",
 ]
@@ -169,6 +170,7 @@ class Passwords(_Table):
     braiins: str = "root"
     epic: str = "letmein"
     auradine: str = "admin"
+    marathon: str = "root"
     bmc: str = "emulated"
 
 

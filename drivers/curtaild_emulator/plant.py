@@ -37,7 +37,9 @@ from curtaild_emulator.models import LIMIT, DeviceModel, Firmware
 from curtaild_emulator.noise import Noise
 
 _STALE_REFRESH_S = 60.0
-_COMMANDED_BY_HTTP = frozenset({Firmware.ANTMINER, Firmware.VNISH, Firmware.AXEOS, Firmware.EPIC, Firmware.AURADINE})
+_COMMANDED_BY_HTTP = frozenset(
+    {Firmware.ANTMINER, Firmware.VNISH, Firmware.AXEOS, Firmware.EPIC, Firmware.AURADINE, Firmware.MARATHON}
+)
 _SILENT = (Fault.HANG, Fault.OFFLINE_SILENT, Fault.REFUSE_CONNECTION)
 
 

@@ -27,6 +27,7 @@ FIRMWARES = {
     "braiins": "braiins-s19j-pro",
     "epic": "epic-s19j-pro",
     "auradine": "auradine-at1500",
+    "marathon": "marathon-s19j-pro",
     "axeos": "bitaxe-gamma",
     "nerdaxe": "nerdqaxe-plus2",
 }

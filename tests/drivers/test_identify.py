@@ -34,6 +34,7 @@ MODELS: tuple[ModelName, ...] = (
     "auradine-at1500",
     "bitaxe-gamma",
     "nerdqaxe-plus2",
+    "marathon-s19j-pro",
 )
 EXPECTED = {
     "antminer-s21": ("Antminer", "S21", "antminer", 3500.0),
@@ -45,6 +46,7 @@ EXPECTED = {
     "braiins-s19j-pro": ("Antminer", "S19J Pro", "braiins", 3050.0),
     "epic-s19j-pro": ("Antminer", "S19J Pro", "epic", 3050.0),
     "auradine-at1500": ("Auradine", "AT1500", "auradine", 3300.0),
+    "marathon-s19j-pro": ("Antminer", "S19J Pro", "marathon", 3050.0),
     "bitaxe-gamma": ("Bitaxe", "Gamma", "axeos", None),
     "nerdqaxe-plus2": ("NerdAxe", "NerdQAxe++", "axeos", None),
 }

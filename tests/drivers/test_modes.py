@@ -30,7 +30,6 @@ def reported(reading: Reading, points: OperatingPoints) -> OperatingPoint:
 @pytest.mark.parametrize("firmware", FIRMWARES)
 async def test_it_goes_back_to_what_it_was_found_in(firmware: str) -> None:
     async with rig_of(firmware) as rig:
-        assert isinstance(rig, Bench)
         set_by_hand(rig)
         points = await rig.device.operating_points()
         found, reading, draw_w = rig.settings(), await rig.device.read(), rig.true_power_w()

@@ -47,8 +47,9 @@ PAGES = {
     Firmware.EPIC: "Miner Web Dashboard",
     Firmware.AURADINE: "Miner UI",
     Firmware.VNISH: "AnthillOS",
+    Firmware.MARATHON: "401",
 }
-SPEAK_RPC_IN_JSON = frozenset(Firmware) - {Firmware.AXEOS, Firmware.EPIC}
+SPEAK_RPC_IN_JSON = frozenset(Firmware) - {Firmware.AXEOS, Firmware.EPIC, Firmware.MARATHON}
 
 
 async def test_one_port_speaks_what_the_called_address_speaks() -> None:

@@ -27,6 +27,7 @@ CLASSES = {
     "braiins-s21": "BOSMinerS21",
     "epic-s19j-pro": "ePICS19jPro",
     "auradine-at1500": "AuradineFluxAT1500",
+    "marathon-s19j-pro": "MaraS19jPro",
     "vnish-s19j-pro": "VNishS19jPro",
     "vnish-1.3-s19j-pro": "VNishS19jPro",
 }
@@ -40,6 +41,7 @@ BACKENDS = {
     Firmware.BRAIINS: "BOSer",
     Firmware.EPIC: "ePIC",
     Firmware.AURADINE: "Auradine",
+    Firmware.MARATHON: "MaraMiner",
     Firmware.VNISH: "VNish",
 }
 
@@ -86,7 +88,7 @@ async def test_identifies_reads_stops_and_resumes(farm: EmulatedFarm, model: str
     assert data.model == MODELS[model].model
     assert data.make == MODELS[model].make
     assert float(data.hashrate) == pytest.approx(MODELS[model].rated_hs / 1e12, rel=0.1)
-    if MODELS[model].measures_power:
+    if MODELS[model].measures_power and MODELS[model].firmware is not Firmware.MARATHON:  # whose watts pyasic loses
         assert data.wattage == pytest.approx(true_w, rel=0.06)
     else:
         assert data.wattage is None
@@ -111,12 +113,16 @@ async def tell(verb: Callable[[], Awaitable[bool]], firmware: Firmware) -> None:
         assert await verb()
 
 
-@pytest.mark.parametrize("model", ["whatsminer-m50", "whatsminer-m60", "luxos-s21", "braiins-s21", "auradine-at1500"])
+LIMITED = ["whatsminer-m50", "whatsminer-m60", "luxos-s21", "braiins-s21", "auradine-at1500", "marathon-s19j-pro"]
+
+
+@pytest.mark.parametrize("model", LIMITED)
 async def test_a_power_limit_is_obeyed(farm: EmulatedFarm, model: str) -> None:
     name, miner = await find(farm, model)
     assert await miner.set_power_limit(2_000)
     assert settle(farm, name) == pytest.approx(1_970.0, rel=0.08)
-    assert (await miner.get_data()).wattage == pytest.approx(farm.true_power_w(name), rel=0.06)
+    if model != "marathon-s19j-pro":
+        assert (await miner.get_data()).wattage == pytest.approx(farm.true_power_w(name), rel=0.06)
 
 
 async def test_a_vnish_preset_is_taken_by_its_name(farm: EmulatedFarm) -> None:

@@ -1,4 +1,5 @@
-"""ASIC miners: ten firmwares in own, checked wire code (see `identify.OWN`); all others through pyasic."""
+"""ASIC miners: ten firmwares in own, checked wire code, Marathon through pyasic's client (see `identify.OWN`); all
+others are watched through pyasic."""
 
 from curtaild_drivers.asic import (
     antminer,
@@ -9,6 +10,7 @@ from curtaild_drivers.asic import (
     epic,
     longtail,
     luxos,
+    marathon,
     vnish,
     whatsminer_v2,
     whatsminer_v3,
@@ -28,7 +30,8 @@ SUPPORT = (
     auradine.SUPPORT,
     epic.SUPPORT,
     axeos.SUPPORT,
-    *longtail.SUPPORT,
+    marathon.SUPPORT,
+    longtail.SUPPORT,
 )
 
 DRIVER = Driver(name="asic", settings=AsicSettings, open_device=open_device, support=SUPPORT)

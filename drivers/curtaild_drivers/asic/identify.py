@@ -19,6 +19,7 @@ from curtaild_drivers.asic.epic import Epic
 from curtaild_drivers.asic.firmware import Access, Firmware, MakeFirmware
 from curtaild_drivers.asic.longtail import PyasicMiner
 from curtaild_drivers.asic.luxos import LuxOS
+from curtaild_drivers.asic.marathon import Marathon
 from curtaild_drivers.asic.pyasic_loader import pyasic
 from curtaild_drivers.asic.recognise import greet
 from curtaild_drivers.asic.vnish import VNish
@@ -34,6 +35,7 @@ OWN: Mapping[str, MakeFirmware] = {
     "braiins": Braiins,
     "epic": Epic,
     "luxos": LuxOS,
+    "marathon": Marathon,
     "vnish": VNish,
     "whatsminer-v2": WhatsminerV2,
     "whatsminer-v3": WhatsminerV3,
@@ -46,6 +48,7 @@ _BACKENDS = {
     "BOSer": "braiins",
     "BitAxe": "axeos",
     "LUXMiner": "luxos",
+    "MaraMiner": "marathon",
     "VNish": "vnish",
     "ePIC": "epic",
 }
@@ -58,10 +61,10 @@ async def probed(access: Access, until: Seconds) -> Firmware:
         return OWN[greeting.firmware](access)
     if not greeting.opened:
         raise Unreachable(f"nothing at {access.host} answers on a miner's usual ports")
-    return await probed_by_pyasic(access, until)
+    return await probedPyasicMiner(access, until)
 
 
-async def probed_by_pyasic(access: Access, until: Seconds) -> Firmware:
+async def probedPyasicMiner(access: Access, until: Seconds) -> Firmware:
     """Asks the machine as pyasic does, which knows many more kinds. Raises as `probed` does."""
     module = await pyasic()
     miner = await _probe(module, access.host, until)

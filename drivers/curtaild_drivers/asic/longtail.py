@@ -1,5 +1,5 @@
-"""Every other firmware, through pyasic: watched, and stopped where the miner can be stopped. pyasic's answers are not
-trusted: it says True to an offline miner, wakes one in another mode than it slept in, and never gives up waiting.
+"""Every other firmware, through pyasic: watched only. pyasic's answers are not trusted: it says True to an offline
+miner, wakes one in another mode than it slept in, and never gives up waiting.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from curtaild_drivers.asic.cgminer import hashrate, watts
-from curtaild_drivers.asic.firmware import Access, off_point, unknown_draw
+from curtaild_drivers.asic.firmware import Access, unknown_draw
 from curtaild_drivers.contract import (
     OFF,
     BadReply,
@@ -19,9 +19,7 @@ from curtaild_drivers.contract import (
     OperatingPoint,
     OperatingPoints,
     Outcome,
-    OutcomeUnknown,
     Reading,
-    Refused,
     RunState,
     Seconds,
     Unreachable,
@@ -29,44 +27,27 @@ from curtaild_drivers.contract import (
 )
 from curtaild_drivers.maturity import Maturity, Support
 
-SUPPORT = (
-    Support(
-        firmware="marathon",
-        device="Marathon (MARA firmware)",
-        maturity=Maturity.EMULATED,
-        proven="pyasic's answers, imitated: no firmware of its kind is emulated",
-        reads_watts="no: pyasic loses them",
-        throttled_by="–",
-        stopped_by="stop, through pyasic",
-        auth="as pyasic asks for it",
-        ports="80",
-        sources=("pyasic",),
+SUPPORT = Support(
+    firmware="",
+    device="Hiveon, Goldshell, IceRiver, Innosilicon and what else pyasic knows",
+    maturity=Maturity.EMULATED,
+    proven="pyasic's answers, imitated: no firmware of their kind is emulated",
+    reads_watts="where pyasic finds them",
+    throttled_by="–",
+    stopped_by="– (their stops do nothing, or are none)",
+    auth="as pyasic asks for it",
+    ports="pyasic's",
+    quirks=(
+        "pyasic says yes to a stop in the name of miners that are not there, and Hiveon's firmware ignores the "
+        "configuration that its stop writes: none is told anything.",
     ),
-    Support(
-        firmware="",
-        device="Hiveon, Goldshell, IceRiver, Innosilicon and what else pyasic knows",
-        maturity=Maturity.EMULATED,
-        proven="pyasic's answers, imitated: no firmware of their kind is emulated",
-        reads_watts="where pyasic finds them",
-        throttled_by="–",
-        stopped_by="– (their stops do nothing, or are none)",
-        auth="as pyasic asks for it",
-        ports="pyasic's",
-        quirks=("pyasic says yes to a stop in the name of miners that are not there: each is read first.",),
-        sources=("pyasic",),
-    ),
+    sources=("pyasic",),
 )
 
 NORMAL = "normal"
 
-_REAL_STOPS = frozenset({"MaraMiner"})
-"""The pyasic backends whose miners can be stopped: Marathon's, by one field of a configuration that is written whole.
-Not among them: Hiveon (a configuration that its firmware ignores, reported as success), the old Braiins OS (SSH), and
-those without any stop."""
-_SLEEP, _AWAKE = "Sleep", "Auto"  # Marathon's work-mode-selector, as pyasic writes it
-
 _MEASURE = frozenset({"HiveonModern", "ESPMiner"})
-"""Those whose watts pyasic finds (it loses Marathon's)."""
+"""Those whose watts pyasic finds."""
 
 _ASKED = ("hashrate", "wattage", "is_mining")
 
@@ -80,25 +61,15 @@ class PyasicMiner:
         self._access = access
         self._miner = miner
         self._firmware = firmware
-        settings = access.settings
         for name, key in (("rpc", "rpc_port"), ("web", "http_port")):
-            interface = getattr(miner, name, None)
-            if interface is None:
-                continue
-            if access.password is not None:
-                interface.pwd = access.password
-            if settings.username and hasattr(interface, "username"):
-                interface.username = settings.username
-            if key in settings.model_fields_set:  # otherwise pyasic knows each firmware's own
-                interface.port = getattr(settings, key)
+            if getattr(miner, name, None) is not None:
+                let_in(getattr(miner, name), access, key)
         backends = {base.__name__ for base in type(miner).__mro__}
-        self._awake_mode = _AWAKE
-        self._stops = bool(backends & _REAL_STOPS)
         self._measures = bool(backends & _MEASURE)
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(measures_power=self._measures, throttles=False, stops=self._stops)
+        return Capabilities(measures_power=self._measures, throttles=False, stops=False)
 
     async def describe(self, until: Seconds) -> Identity:
         rating = self._access.rating()
@@ -112,12 +83,12 @@ class PyasicMiner:
     async def read(self, until: Seconds) -> Reading:
         taken_at = time.monotonic()
         try:
-            data = await _in_time(self._miner.get_data(include=list(_ASKED)), until)
+            data = await in_time(self._miner.get_data(include=list(_ASKED)), until)
         except TimeoutError:
             raise Unreachable(f"{self._access.host} did not answer pyasic in time") from None
         except Exception as error:  # pyasic lets through whatever its parsers trip over
             said = f"pyasic: {type(error).__name__}: {error}"
-            raise (Unreachable(said) if _is_of_the_network(error) else BadReply(said)) from error
+            raise (Unreachable(said) if is_of_the_network(error) else BadReply(said)) from error
         rate, power_w = _rate_hs(getattr(data, "hashrate", None)), watts(getattr(data, "wattage", None))
         is_mining = getattr(data, "is_mining", None)
         if rate is None and power_w is None:
@@ -135,54 +106,33 @@ class PyasicMiner:
         rating = self._access.rating()
         if rating is None:
             raise unknown_draw(self._access.model)
-        normal = OperatingPoint(NORMAL, rating.power_w, rating.rate_hs)
-        return OperatingPoints((off_point(), normal) if self._stops else (normal,))
+        return OperatingPoints((OperatingPoint(NORMAL, rating.power_w, rating.rate_hs),))
 
     async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
-        if not self._stops:
-            raise Unsupported(f"a miner under {self._firmware} can only be watched: it has no stop that works")
-        if point.key not in (OFF, NORMAL):
-            raise Unsupported(f"a miner under {self._firmware} knows {OFF} and {NORMAL}, not {point.key!r}")
-        configuration = await self._configuration(until)
-        mode = configuration["mode"]
-        present = mode["work-mode-selector"]
-        if present != _SLEEP:
-            self._awake_mode = present
-        wanted = _SLEEP if point.is_off else self._awake_mode
-        if present == wanted:
-            return Outcome.ALREADY_THERE
-        changed = {**configuration, "mode": {**mode, "work-mode-selector": wanted}}
-        try:
-            await _in_time(self._miner.web.set_miner_config(**changed), until)
-        except Exception as error:  # pyasic raises the same whether the connection broke before or after the command
-            raise OutcomeUnknown(f"pyasic: {type(error).__name__}: {error}") from error
-        return Outcome.ACKNOWLEDGED
-
-    async def _configuration(self, until: Seconds) -> dict[str, Any]:
-        """A Marathon's configuration as it stands, pools and all: what is missing here would be lost by a write."""
-        try:
-            configuration = await _in_time(self._miner.web.get_miner_config(), until)
-        except Exception as error:
-            said = f"nothing was sent, its configuration could not be read: {type(error).__name__}: {error}"
-            is_gone = isinstance(error, TimeoutError) or _is_of_the_network(error)
-            raise (Unreachable(said) if is_gone else BadReply(said)) from error
-        mode = configuration.get("mode") if isinstance(configuration, dict) else None
-        if not isinstance(mode, dict) or not isinstance(mode.get("work-mode-selector"), str):
-            raise BadReply("its configuration names no mode")
-        if not configuration.get("pools"):
-            raise Refused("its configuration names no pools; writing it back would make that permanent")
-        return dict(configuration)
+        raise Unsupported(f"a miner under {self._firmware} can only be watched: it has no stop that works")
 
     async def close(self) -> None:
         return None
 
 
-async def _in_time(call: Awaitable[T], until: Seconds) -> T:
+def let_in(interface: Any, access: Access, port_key: str) -> Any:
+    """Gives one of pyasic's interfaces what the site file says; it knows each firmware's own by itself."""
+    settings = access.settings
+    if access.password is not None:
+        interface.pwd = access.password
+    if settings.username and hasattr(interface, "username"):
+        interface.username = settings.username
+    if port_key in settings.model_fields_set:
+        interface.port = getattr(settings, port_key)
+    return interface
+
+
+async def in_time(call: Awaitable[T], until: Seconds) -> T:
     async with asyncio.timeout_at(until):
         return await call
 
 
-def _is_of_the_network(error: Exception) -> bool:
+def is_of_the_network(error: Exception) -> bool:
     """pyasic's APIError is all it says of a connection refused, lost or timed out."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, OSError) or not kinds.isdisjoint({"APIError", "HTTPError"})

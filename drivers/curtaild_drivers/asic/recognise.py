@@ -31,6 +31,7 @@ _BY_RPC = {
     "BTMINER": "whatsminer-v2",
     "BITMICRO": "whatsminer-v2",
     "VNISH": "vnish",
+    "KAONSU": "marathon",
 }
 _BY_WEB = {
     "AnthillOS": "vnish",
@@ -40,7 +41,7 @@ _BY_WEB = {
     "Miner UI": "auradine",
 }
 _STOCK_REALM = 'realm="antMiner'
-_DRESSED_AS_STOCK = ("HIVEON", "KAONSU", "RWGLR")
+_DRESSED_AS_STOCK = ("HIVEON", "RWGLR")
 """Firmwares of others that keep Bitmain's web server and name themselves on the API."""
 _LONG_TAIL_WEB = (
     'realm="blackMiner', 'realm="Daoge', "Braiins OS", "用户界面", "Lucky miner", "cloud-box", "DragonMint", "Fluminer",
@@ -55,6 +56,7 @@ class Greeting:
     rpc: str | None = None
     web: str | None = None
     speaks_v3: bool = False
+    is_marathon: bool = False
     opened: bool = False
     trouble: list[str] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)
@@ -64,6 +66,8 @@ class Greeting:
         """The firmware that surely answers, by its name in `identify.OWN`; `None` while, or if, that is open."""
         if self.speaks_v3:
             return "whatsminer-v3"
+        if self.is_marathon:
+            return "marathon"
         rpc, web = (self.rpc or "").upper(), self.web or ""
         for word, name in _BY_RPC.items():
             if word in rpc and (name != "whatsminer-v2" or "v3" in self.asked):
@@ -101,8 +105,8 @@ async def greet(access: Access, until: Seconds) -> Greeting:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-    if greeting.firmware == "antminer" and await _is_marathon(access, until):
-        greeting.rpc = f"{greeting.rpc or ''} KAONSU"
+    if greeting.firmware == "antminer":
+        greeting.is_marathon = await _is_marathon(access, until)
     return greeting
 
 

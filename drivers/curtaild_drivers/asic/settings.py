@@ -13,9 +13,19 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 Deadline = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
 
 OwnFirmware = Literal[
-    "antminer", "auradine", "avalon", "axeos", "braiins", "epic", "luxos", "vnish", "whatsminer-v2", "whatsminer-v3"
+    "antminer",
+    "auradine",
+    "avalon",
+    "axeos",
+    "braiins",
+    "epic",
+    "luxos",
+    "marathon",
+    "vnish",
+    "whatsminer-v2",
+    "whatsminer-v3",
 ]
-"""The firmwares that are spoken to in this driver's own wire code."""
+"""The firmwares that are told anything: in this driver's own wire code, Marathon's through pyasic's."""
 
 
 class AsicSettings(DriverSettings):
@@ -24,7 +34,7 @@ class AsicSettings(DriverSettings):
     firmware: OwnFirmware | None = None
     """What the miner runs, where that is known: it is then not probed (probing knows the usual ports only)."""
     username: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    """The user (Antminer, Auradine, Braiins OS) or account (Whatsminer v3); absent: as the firmware ships."""
+    """The user (Antminer, Auradine, Braiins OS, Marathon) or account (Whatsminer v3); absent: as the firmware ships."""
     password_file: Path | None = None
     """A file that holds the miner's password; absent: as the firmware ships."""
     password_credential: str | None = None
@@ -32,7 +42,7 @@ class AsicSettings(DriverSettings):
     rpc_port: Port = 4028
     """The cgminer-like API of Antminer, Auradine, Avalon, LuxOS and Whatsminer v2; the web server of ePIC."""
     http_port: Port = 80
-    """The web server of Antminer, AxeOS and VNish."""
+    """The web server of Antminer, AxeOS, Marathon and VNish."""
     auradine_port: Port = 8080
     """The web server of Auradine."""
     braiins_port: Port = 50_051

@@ -1,11 +1,9 @@
-"""The gRPC service of Braiins OS on port 50051, on the field's own message classes: login, actions, power target.
-
-Its answers come in frames of HTTP/2, so the fault that cuts answers in pieces shows on the other wires only.
-"""
+"""The gRPC service of Braiins OS on port 50051, on the field's own message classes: login, actions, power target."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +30,8 @@ from curtaild_emulator.wires.unit import Board, Effect, Wire
 _PACKAGE = "/braiins.bos.v1."
 _LOGIN = "AuthenticationService/Login"
 _CHIPS = 126
+_PIECE_BYTES = 7  # a frame's header is nine
+_PIECE_GAP_S = 0.0005
 
 
 @dataclass(eq=False, repr=False)
@@ -60,6 +60,35 @@ class _Call(NamedTuple):
     effect: Effect = Effect.READ
 
 
+class _Pieces:
+    """A transport that sends what it is given in small pieces, a moment apart, where its device has that fault."""
+
+    def __init__(self, transport: asyncio.Transport, unit: BraiinsUnit) -> None:
+        self._transport = transport
+        self._unit = unit
+        self._pending: deque[bytes] = deque()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._pending and not self._unit.miner.has(Fault.FRAGMENT):
+            self._transport.write(data)
+            return
+        is_waiting = bool(self._pending)
+        self._pending.extend(data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES))
+        if not is_waiting:
+            self._send_one()
+
+    def _send_one(self) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.write(self._pending[0])
+        self._pending.popleft()
+        if self._pending:
+            asyncio.get_running_loop().call_later(_PIECE_GAP_S, self._send_one)
+
+
 class GrpcExchange(asyncio.Protocol):
     """One HTTP/2 connection to one device."""
 
@@ -86,7 +115,7 @@ class GrpcExchange(asyncio.Protocol):
         handler = Handler(methods, ProtoCodec(), None, _DispatchServerEvents())
         settings = H2Configuration(client_side=False, header_encoding="ascii")
         self._http = H2Protocol(handler, Configuration().__for_server__(), settings)
-        self._http.connection_made(transport)
+        self._http.connection_made(cast(asyncio.Transport, _Pieces(transport, unit)))
 
     def data_received(self, data: bytes) -> None:
         if self._http is not None:
