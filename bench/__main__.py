@@ -29,6 +29,7 @@ from bench.compiled import CannotCompile, compile_all
 from bench.core_cycle import core_rows
 from bench.emulated import emulated_row
 from bench.farm import Bench, devices_of, farm_of
+from bench.gpu import gpu_rows
 from bench.machine import Machine
 from bench.peers import PYASIC, PYASIC_RS
 from bench.policies.compare import WEATHER, compare
@@ -48,6 +49,7 @@ BENCHES = {
     "emulated": "a shed end to end on the emulated farm with its physics, 500 devices",
     "scrape": "/metrics with 10,000 devices beside prometheus_client's own gauges and handler",
     "core": "one cycle of the core with 30,000 devices: cold, shed of half, unchanged",
+    "gpu": "a reading of eight GPUs whose driver takes 20 ms a call, and what it does to the event loop",
     "policies": "control quality beside four published policies and a solver's bound, on every signal: docs/control.md",
 }
 NEED_A_FARM = {"farm", "large", "answer", "emulated"}
@@ -112,6 +114,8 @@ async def _run(order: argparse.Namespace, chosen: list[str], result: Result, pro
                 task = progress.add_task("/metrics", total=None)
                 result.rows += await scrape_rows(order.devices or (1_000 if small else 10_000))
                 progress.remove_task(task)
+            elif name == "gpu":
+                result.rows += await gpu_rows(5 if small else 100, folder, progress)
             elif name == "policies":
                 _policies(order, result, progress)
             else:

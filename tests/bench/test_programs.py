@@ -58,6 +58,17 @@ def test_a_tiny_farm_is_polled_and_shed_and_every_figure_is_there(tmp_path: Path
     assert shed["what"] in " ".join(done.stdout.split())
 
 
+@needs_compiler
+def test_a_node_of_gpus_is_read_and_every_figure_is_there(tmp_path: Path) -> None:
+    done = bench("gpu", "--quick", "--json", str(tmp_path / "figures.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert all(row["ours"] > 0 for row in rows)
+    took = next(row for row in rows if row["what"].endswith("p99") and row["peer"])
+    assert took["peer"] >= 8 * 0.02, "eight calls in turn"
+    assert took["ours"] >= took["floor"] == 0.02, "a GPU answers no sooner"
+
+
 def last_of(devices: int) -> str:
     return f"last of {devices} devices has obeyed, from the publish"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,27 @@ async def test_a_read_asks_each_gpu_once_and_the_rest_when_it_has_answered(
         await node.read()
         after = gpus.calls("nvmlDeviceGetFieldValues"), [gpus.calls(symbol) for symbol in symbols]
     assert after == (before[0] + 8, before[1])
+
+
+async def test_all_gpus_are_asked_at_once_and_the_loop_turns_meanwhile(
+    make_gpus: MakeGpus, open_node: OpenNode
+) -> None:
+    """Why eight GPUs take no longer than one: none has answered yet, and all eight calls are in the driver."""
+    gpus, asked = make_gpus(), "nvmlDeviceGetFieldValues"
+    async with open_node(gpus, read_deadline_s=50) as node, asyncio.timeout(20):
+        await node.read()
+        while gpus.calls("nvmlEventSetWait_v2") < 16:  # opened, then read: what they are doing is asked last
+            await asyncio.to_thread(os.sched_yield)
+        before = gpus.calls(asked)
+        for gpu in range(8):
+            gpus.hang(gpu)
+        reading = asyncio.create_task(node.read())
+        while gpus.calls(asked) < before + 8:
+            await asyncio.to_thread(os.sched_yield)  # only a loop that is not held up comes here
+        assert not reading.done()
+        for gpu in range(8):
+            gpus.release(gpu)
+        assert (await reading).fault is None
 
 
 async def test_a_limit_above_the_draw_changes_no_draw(make_gpus: MakeGpus, open_node: OpenNode) -> None:
