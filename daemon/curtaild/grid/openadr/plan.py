@@ -164,13 +164,13 @@ def _decide(active: Sequence[_Word], base: Segment) -> Segment:
     topics: defaultdict[tuple[str, Kind], list[_Word]] = defaultdict(list)
     for word in active:
         topics[word.topic].append(word)
-    decided = base
+    decided = Segment(base.begin, UNLIMITED)
     for words in topics.values():
         highest = min(word.priority for word in words)
         for word in words:
             if word.priority == highest:
                 decided = _stricter(decided, word.segment)
-    return decided
+    return decided if isinstance(decided.ceiling, Limit) else base
 
 
 def _stricter(one: Segment, other: Segment) -> Segment:
