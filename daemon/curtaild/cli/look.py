@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 
 import aiohttp
 
@@ -17,15 +18,30 @@ class NoDaemon(Exception):
     """Nobody there, or somebody else. One line, for a person."""
 
 
+class NoSuchDevice(Exception):
+    """The daemon is there; the device is not."""
+
+
 async def fetch_json(session: aiohttp.ClientSession, url: str) -> Json:
     """The body of `url`/status. Raises `NoDaemon`."""
+    return await _fetch(session, url, "/status", {})
+
+
+async def fetch_why(session: aiohttp.ClientSession, url: str, device: str) -> Json:
+    """The body of `url`/why about `device`. Raises `NoDaemon` and `NoSuchDevice`."""
+    return await _fetch(session, url, "/why", {"device": device})
+
+
+async def _fetch(session: aiohttp.ClientSession, url: str, path: str, query: Mapping[str, str]) -> Json:
     try:
-        async with session.get(f"{url}/status", timeout=TIMEOUT) as answer:
+        async with session.get(f"{url}{path}", params=query, timeout=TIMEOUT) as answer:
             text = await answer.text()
             if answer.status == 503:
                 raise NoDaemon(f"the daemon at {url} is not ready: {text.strip()[:200]}")
+            if answer.status == 404 and "error" in text and query:
+                raise NoSuchDevice(f"no device {query['device']!r} at this site")
             if answer.status != 200:
-                raise NoDaemon(f"{url}/status answers {answer.status}: no curtaild is there")
+                raise NoDaemon(f"{url}{path} answers {answer.status}: no curtaild is there")
             body = json.loads(text)
     except TimeoutError:
         raise NoDaemon(f"no answer from {url} within {TIMEOUT.total:g} s") from None

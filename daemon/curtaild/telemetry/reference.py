@@ -95,6 +95,37 @@ STATUS_KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 )
 
 
+_WHY_HEAD = """
+## One device explained
+
+`/why?device=NAME` answers why a device stands where it stands; `curtaild status --why NAME` shows it. The rules behind
+the sentences are in [control.md](control.md). 404: the site has no such device.
+
+| key | meaning |
+|---|---|
+"""
+
+WHY_KEYS = (
+    ("device", "its name in the site file"),
+    ("feeder", "the feeder it is on"),
+    ("conditions", "what is the matter with it: `condition`, `since` (RFC 3339) and `evidence` of each"),
+    ("place", "its place in the order in which the site would be shed, 1 first; null where it is not in it"),
+    ("of", "how many are in that order"),
+    ("target", "key of the operating point that its next step down leads to, or null"),
+    ("target_w", "draw of that point"),
+    ("frees_w", "what that step frees"),
+    ("ahead", "who goes just before it"),
+    ("may_rise", "whether nothing keeps it from rising"),
+    ("stands", "sentences: where it stands, what it reports, what is reserved for it"),
+    ("sheds", "sentences: when its turn to be shed comes, and by which rule"),
+    ("held_by", "sentences: every rule that keeps it from rising"),
+    ("deeds", "the newest records of it in the ledger: commands with their rule, and conditions"),
+    ("diverged", "commands of late that it acknowledged and did not obey"),
+    ("refused", "commands of late that it refused"),
+    ("ledger_trouble", "why the ledger could not be read, or null"),
+)
+
+
 def page() -> str:
     """The whole of docs/metrics.md."""
     parts = [_HEAD]
@@ -105,6 +136,8 @@ def page() -> str:
     for title, keys in STATUS_KEYS:
         parts.append(f"\n### {title}\n\n| key | meaning |\n|---|---|\n")
         parts.extend(f"| `{key}` | {meaning} |\n" for key, meaning in keys)
+    parts.append(_WHY_HEAD)
+    parts.extend(f"| `{key}` | {meaning} |\n" for key, meaning in WHY_KEYS)
     return "".join(parts)
 
 

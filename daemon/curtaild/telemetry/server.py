@@ -1,5 +1,5 @@
-"""The daemon's HTTP port: `/metrics`, `/status`, `/healthz`, `/readyz`. Read-only, and no burden to the event loop:
-bodies are rendered in a thread of their own, and who reads slowly is cut off."""
+"""The daemon's HTTP port: `/metrics`, `/status`, `/why`, `/healthz`, `/readyz`. Read-only, and no burden to the event
+loop: bodies are rendered in a thread of their own, and who reads slowly is cut off."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from curtaild.core.status import SiteStatus
 from curtaild.telemetry import status_json
 from curtaild.telemetry.health import HealthReport
 from curtaild.telemetry.telemetry import OPENMETRICS, TEXT, Telemetry
-from curtaild_drivers.contract import Seconds
+from curtaild_drivers.contract import DeviceId, Seconds
 
 JSON = "application/json"
 
@@ -38,6 +38,7 @@ body{font:16px/1.6 system-ui,sans-serif;max-width:34em;margin:4em auto;padding:0
 a{color:#0b6e99;font-weight:600;text-decoration:none}dt{margin-top:.8em}dd{margin:0}
 </style></head><body><h1>curtaild</h1><p>This site is kept inside the power the grid grants it.</p><dl>
 <dt><a href="/status?devices=0">/status</a></dt><dd>the site now, as JSON; <a href="/status">with every device</a></dd>
+<dt>/why?device=…</dt><dd>why a device stands where it stands, and when its turn comes</dd>
 <dt><a href="/metrics">/metrics</a></dt><dd>for Prometheus</dd>
 <dt><a href="/healthz">/healthz</a></dt><dd>is it at work</dd>
 <dt><a href="/readyz">/readyz</a></dt><dd>has it begun to work</dd>
@@ -61,7 +62,8 @@ class ListenError(Exception):
 
 class TelemetryServer:
     """Serves `telemetry` and `status` at `listen`; `health` is asked at each `/healthz` and `/readyz`, which calls the
-    daemon ill once no cycle was completed for `stalled_after_s`."""
+    daemon ill once no cycle was completed for `stalled_after_s`. `why` gives what renders the explanation of a device,
+    `None` for one that the site does not have."""
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class TelemetryServer:
         status: Callable[[], SiteStatus | None],
         health: Callable[[], HealthReport],
         *,
+        why: Callable[[DeviceId], Callable[[], Iterable[bytes]] | None] = lambda device: None,
         stalled_after_s: Seconds = 10.0,
         send_deadline_s: Seconds = SEND_DEADLINE_S,
     ) -> None:
@@ -77,6 +80,7 @@ class TelemetryServer:
         self._telemetry = telemetry
         self._status = status
         self._health = health
+        self._why = why
         self._stalled_after_s = stalled_after_s
         self._send_deadline_s = send_deadline_s
         self._bodies = 0
@@ -97,6 +101,7 @@ class TelemetryServer:
         app.router.add_get("/", self._index)
         app.router.add_get("/metrics", self._metrics, allow_head=False)
         app.router.add_get("/status", self._status_body, allow_head=False)
+        app.router.add_get("/why", self._why_body, allow_head=False)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=STOP_DEADLINE_S)
@@ -146,6 +151,13 @@ class TelemetryServer:
         with_devices = request.query.get("devices", "1") != "0"
         pieces = partial(status_json.encode, status, with_devices)
         return await self._answer(request, f"status {with_devices}", JSON, pieces)
+
+    async def _why_body(self, request: web.Request) -> web.StreamResponse:
+        device = request.query.get("device", "")
+        pieces = self._why(DeviceId(device)) if self._status() is not None else None
+        if pieces is None:
+            return web.json_response({"error": f"no device {device[:200]!r} at this site"}, status=404)
+        return await self._answer(request, f"why {device}", JSON, pieces)
 
     # --- bodies ------------------------------------------------------------------------------------------------------
 
