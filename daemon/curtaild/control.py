@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from functools import partial
+import math
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from curtaild import memory
 from curtaild.actuator import Actuator
+from curtaild.clerk import Clerk
 from curtaild.clock import Clock
 from curtaild.core.cycle import Command, Decision, step
+from curtaild.core.device import Device
 from curtaild.core.events import (
     Ack,
     AckStage,
     ActuationChanged,
+    ActuationStage,
     AllocationTaken,
     BreachChanged,
     DeficitChanged,
@@ -32,8 +35,6 @@ from curtaild.core.site import Site
 from curtaild.core.snapshot import status_of
 from curtaild.core.status import SiteStatus
 from curtaild.inbox import Inbox
-from curtaild.ledger import record_of
-from curtaild.narrate import narrate
 from curtaild.poller import Poller
 from curtaild.store import Store
 from curtaild.telemetry import Telemetry
@@ -43,6 +44,10 @@ log = logging.getLogger(__name__)
 
 CYCLE_S = 1.0
 LEARNED_EVERY_S = 300.0
+LEARNED_SHARE = 0.01
+"""Of the devices in each second, when it is time to keep what was learned: all at once would stall the event loop."""
+SHEDS_AT_ONCE = 1_000
+"""So many are handed over before the first of them begin: some milliseconds."""
 _NEWS = (LinkChanged, LimitChanged, BreachChanged, DeficitChanged, Ack)
 
 
@@ -75,12 +80,16 @@ class ControlLoop:
         self._telemetry = telemetry
         self._clock = clock
         self._on_cycle = on_cycle
+        self._clerk = Clerk(
+            store, telemetry, clock, follow=self._follow_actuation, tell=self._tell_grid, is_shedding=self._is_shedding
+        )
         self._grid: Grid | None = None
         self._actuator: Actuator | None = None
         self._poller: Poller | None = None
         self._status_interval_s: Seconds = 10.0
         self._told_at: Seconds = -1e9
         self._learned_at = clock.monotonic()
+        self._unkept: list[Device] = []
         self._intents: set[DeviceId] = {
             device.spec.id for device in site.devices.values() if device.actuation is not None
         }
@@ -119,12 +128,7 @@ class ControlLoop:
         try:
             decision = step(self.site, self._inbox.take(), now)
             self._next_change_at = decision.next_change_at
-            self._act(decision)
-            try:
-                if decision.commands:
-                    await asyncio.sleep(0)  # the writes begin: a shed waits for no record and no log line
-            finally:
-                self._note(decision.events)
+            await self._act(decision)
             if is_tick:
                 self._show(now)
         except Exception:
@@ -142,12 +146,18 @@ class ControlLoop:
 
     # ---- what follows from a decision ---------------------------------------------------------
 
-    def _act(self, decision: Decision) -> None:
-        """Sheds first and at once; raises wait for their intents to be durable."""
+    async def _act(self, decision: Decision) -> None:
+        """Sheds first and at once: they begin before anything is noted, even before the last of them are handed over.
+        Raises wait for their intents to be durable."""
+        sheds = [command for command in decision.commands if not command.is_raise]
+        try:
+            if sheds:
+                await self._hand_over(sheds[:SHEDS_AT_ONCE])
+        finally:
+            self._note(decision.events)
+        for first in range(SHEDS_AT_ONCE, len(sheds), SHEDS_AT_ONCE):
+            await self._hand_over(sheds[first : first + SHEDS_AT_ONCE])
         raises = [command for command in decision.commands if command.is_raise]
-        for command in decision.commands:
-            if not command.is_raise:
-                self._send(command, None)
         if raises:
             documents = {memory.INTENT + command.device: memory.intent_document(command.target) for command in raises}
             self._intents.update(command.device for command in raises)
@@ -155,27 +165,27 @@ class ControlLoop:
             for command in raises:
                 self._send(command, durable)
 
+    async def _hand_over(self, sheds: list[Command]) -> None:
+        for command in sheds:
+            self._send(command, None)
+        await asyncio.sleep(0)  # the writes begin
+
     def _send(self, command: Command, durable: asyncio.Future[None] | None) -> None:
         if self._actuator is not None:
             self._actuator.submit(command, durable)
 
+    def _is_shedding(self) -> bool:
+        return self._actuator is not None and self._actuator.is_shedding
+
     def _note(self, events: list[Event]) -> None:
-        """Ledger, acks, log, metrics."""
+        """Ledger, acks, log, metrics: the clerk's. With an allocation goes the link's memory."""
         if not events:
             return
         documents: dict[str, str | None] = {}
         if any(isinstance(event, AllocationTaken | LinkChanged) or _ends(event) for event in events):
             documents[memory.LINK] = memory.link_document(self.site.link.memory, self._clock)
-        for event in events:
-            if isinstance(event, ActuationChanged):
-                self._follow_actuation(event, documents)
-        durable = self._store.commit([record_of(event, self._clock) for event in events], documents)
         self._has_news |= any(isinstance(event, _NEWS) for event in events)
-        answers = [event for event in events if isinstance(event, Ack | BreachChanged)]
-        if answers:
-            durable.add_done_callback(partial(self._tell_grid, answers))
-        self._telemetry.observe(events)
-        narrate(events)
+        self._clerk.note(events, documents)
 
     def _follow_actuation(self, event: ActuationChanged, documents: dict[str, str | None]) -> None:
         device = self.site.devices.get(event.device)  # a reload may have dropped it meanwhile
@@ -183,17 +193,17 @@ class ControlLoop:
         if is_settled and event.device in self._intents:
             self._intents.discard(event.device)
             documents[memory.INTENT + event.device] = None
-        if not is_settled and self._poller is not None:
+        is_told = event.stage is not ActuationStage.ISSUED  # what is read before that proves nothing of it
+        if is_told and not is_settled and self._poller is not None:
             self._poller.hasten(event.device)
 
-    def _tell_grid(self, answers: list[Ack | BreachChanged], durable: asyncio.Future[None]) -> None:
-        if self._grid is None or durable.cancelled() or durable.exception() is not None:
+    def _tell_grid(self, answer: Ack | BreachChanged) -> None:
+        if self._grid is None:
             return
-        for answer in answers:
-            if isinstance(answer, Ack):
-                self._grid.ack(answer)
-            else:
-                self._grid.breach(answer)
+        if isinstance(answer, Ack):
+            self._grid.ack(answer)
+        else:
+            self._grid.breach(answer)
 
     def _show(self, now: Seconds) -> None:
         """Once a second: the status for metrics and people; for the grid when it is due or there is news."""
@@ -206,17 +216,24 @@ class ControlLoop:
             self._grid.status(self.status)
         if now - self._learned_at >= LEARNED_EVERY_S:
             self._learned_at = now
-            self.keep_learned()
+            self._unkept = list(self.site.devices.values())
+            self._store.commit([], {memory.LINK: memory.link_document(self.site.link.memory, self._clock)})
+        if self._unkept:
+            many = math.ceil(len(self.site.devices) * LEARNED_SHARE)
+            self._store.commit([], _learned(self._unkept[-many:]))
+            del self._unkept[-many:]
 
-    def keep_learned(self) -> asyncio.Future[None]:
-        """Make durable what was learned of each device, and the link's memory."""
-        documents: dict[str, str | None] = {
-            memory.LEARNED + device.spec.id: memory.learned_document(device)
-            for device in self.site.devices.values()
-            if device.learned
-        }
+    def finish(self) -> asyncio.Future[None]:
+        """Make durable what was told, what was learned of each device, and the link's memory: the edges close."""
+        self._clerk.finish()
+        self._unkept = []
+        documents = _learned(self.site.devices.values())
         documents[memory.LINK] = memory.link_document(self.site.link.memory, self._clock)
         return self._store.commit([], documents)
+
+
+def _learned(devices: Iterable[Device]) -> dict[str, str | None]:
+    return {memory.LEARNED + device.spec.id: memory.learned_document(device) for device in devices if device.learned}
 
 
 def _ends(event: Event) -> bool:

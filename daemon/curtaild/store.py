@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from curtaild.clock import Clock, SystemClock, UnixSeconds
+from curtaild.courtesy import stand_aside
 from curtaild.ledger import Entry, Json, LedgerUnreadable, Link, Record, follow
 from curtaild.store_file import (
     Documents,
@@ -37,6 +38,7 @@ __all__ = ["Store", "StoreBusy", "StoreClosed", "StoreDamaged", "StoreError", "S
 log = logging.getLogger(__name__)
 
 _BATCH_SIZE = 5_000  # of one transaction: some 50 ms of writing
+_ASIDE_EVERY = 50  # records: a millisecond of computing
 _PRUNE_RECORDS = 5_000  # removed at a time, so that commits wait no longer for pruning than for each other
 _FIRST_PAUSE_S = 0.1
 _DISK_TROUBLE = (sqlite3.Error, LedgerUnreadable, ReplacedInUse)
@@ -259,6 +261,8 @@ class Store:
             try:
                 for record in commit.records:
                     fresh.append(follow(fresh[-1].link if fresh else head, record))
+                    if len(fresh) % _ASIDE_EVERY == 0:
+                        stand_aside()
                 for key, body in commit.documents.items():
                     (key if body is None else key + body).encode()
             except _UNWRITABLE as error:
@@ -267,6 +271,7 @@ class Store:
                 continue
             if fresh:
                 head = fresh[-1].link
+            stand_aside()
             entries += fresh
             documents.update(commit.documents)
             writable.append(commit)
