@@ -6,8 +6,9 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,8 +28,9 @@ from curtaild.narrate import exchange, watts
 from curtaild.poller import Poller
 from curtaild.sd_notify import Notifier
 from curtaild.store import Store
-from curtaild.telemetry import HealthReport, Telemetry, TelemetryServer, watch_loop_lag
-from curtaild_drivers.contract import Seconds
+from curtaild.telemetry import HealthReport, Telemetry, TelemetryServer, watch_loop_lag, why_json
+from curtaild.why import Explanations
+from curtaild_drivers.contract import DeviceId, Seconds
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Daemon:
         self.store: Store
         self.control: ControlLoop
         self.server: TelemetryServer
+        self._explanations = Explanations(lambda: self.control.site)
         self._stack = AsyncExitStack()
         self._edges = AsyncExitStack()
         self._stopping = asyncio.Event()
@@ -67,7 +70,9 @@ class Daemon:
             self.store = Store.open(self.config.ledger.path, clock=self.clock)
             stack.push_async_callback(self.store.close, STOP_DEADLINE_S)
             self._build_control(self.store.documents())
-            self.server = TelemetryServer(self.config.telemetry.listen, self.telemetry, self._status, self._health)
+            self.server = TelemetryServer(
+                self.config.telemetry.listen, self.telemetry, self._status, self._health, why=self._why
+            )
             await self.server.start()
             stack.push_async_callback(self.server.stop)
             await self._open_edges()
@@ -257,6 +262,11 @@ class Daemon:
 
     def _status(self) -> SiteStatus | None:
         return self.control.status
+
+    def _why(self, device: DeviceId) -> Callable[[], Iterator[bytes]] | None:
+        """What renders the explanation of a device: the core is asked now, the ledger by the thread that renders."""
+        why = self._explanations.of(device, self.clock.monotonic())
+        return partial(why_json.encode, why, self.config.ledger.path) if why is not None else None
 
     def _health(self) -> HealthReport:
         return self.telemetry.health(self._is_config_loaded)
