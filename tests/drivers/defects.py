@@ -27,7 +27,7 @@ from curtaild_drivers.contract import (
     RunState,
     Unreachable,
 )
-from curtaild_emulator import Fault, Firmware
+from curtaild_emulator import Fault
 from curtaild_emulator.wires.unit import Effect
 from drivers.conftest import FIRMWARES, Bench
 from drivers.test_contract import is_at
@@ -209,9 +209,7 @@ async def it_goes_offline_with_a_session_in_hand(rig: Bench) -> None:
     await rig.go_offline()
     with pytest.raises(Unreachable):
         await rig.device.read()
-    # pyasic does not tell a connection that never was from one that broke
-    may_have_left = rig.miner.model.firmware is Firmware.MARATHON
-    with pytest.raises(OutcomeUnknown if may_have_left else Unreachable):
+    with pytest.raises(Unreachable):
         await rig.device.apply(OFF)
 
 
@@ -276,13 +274,11 @@ async def somebody_changed_the_password(rig: Bench) -> None:
     rig.set_fault(Fault.WRONG_PASSWORD)
     firmware = rig.miner.model.firmware.value
     if firmware in ("braiins", "auradine", "marathon"):
-        with pytest.raises(Unreachable if firmware == "marathon" else AuthFailed):
+        with pytest.raises(AuthFailed):
             await rig.device.read()
     else:
         assert (await rig.device.read()).state is RunState.RUNNING, "reading needs none"
-    # LuxOS has sessions instead of passwords; pyasic says the same of everything that goes wrong on the way
-    expected = {"luxos": Refused, "marathon": Unreachable}.get(firmware, AuthFailed)
-    with pytest.raises(expected):
+    with pytest.raises(Refused if firmware == "luxos" else AuthFailed):  # which has sessions instead of passwords
         await rig.device.apply(OFF)
 
 

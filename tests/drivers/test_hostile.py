@@ -24,13 +24,14 @@ SessionID,IsPowerSupplyOn,code,msg,summary,power,config,miner,working,salt,newsa
 power-percent,hash-realtime,elapsed,up-freq-finish,pools,url,user,pass,bitmain-work-mode,miner-mode,stats,enc,
 miner_status,miner_state,hr_realtime,power_consumption,overclock,preset,presets,name,pretty,status,token,err,
 Token,PSU,PowerIn,Mode,Sleep,MHS 5s,Status,Operating State,HBs,PerpetualTune,Algorithm,PowerTune,Target,Running,
-Power Supply Stats,Input Power,result,error,frequency,hashRate,miningPaused,frequencyOptions,defaultFrequency
+Power Supply Stats,Input Power,result,error,frequency,hashRate,miningPaused,frequencyOptions,defaultFrequency,
+shutdown,otp,mode,work-mode-selector,concorde,mode-select,power-target,hashrate_realtime,power_consumption_estimated
 """
 KEYS = st.sampled_from(WORDS.replace("\n", "").split(","))
 SHAPES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
 )
-FIRMWARES = ["antminer", "whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "auradine", "epic", "axeos"]
+FIRMWARES = ["antminer", "whatsminer-v2", "whatsminer-v3", "luxos", "vnish", "auradine", "epic", "axeos", "marathon"]
 
 
 def is_sane(reading: Reading) -> bool:
@@ -47,7 +48,7 @@ async def test_any_answer_at_all(firmware: str, shape: dict[str, Any]) -> None:
     async with (
         rpc(lambda asked: raw) as on_rpc,
         frames(lambda asked: framed) as on_frames,
-        (digest_http if firmware == "antminer" else plain_http)(lambda asked: http_answer(raw)) as on_web,
+        (digest_http if firmware in ("antminer", "marathon") else plain_http)(lambda asked: http_answer(raw)) as on_web,
     ):
         chosen = {"rpc_port": on_rpc.port, "v3_port": on_frames.port, "http_port": on_web.port}
         chosen["auradine_port"] = on_web.port

@@ -1,6 +1,4 @@
-"""MARA's firmware, through pyasic's client: it is read by what it says itself, written whole, and believed only by what
-it is then set to.
-"""
+"""MARA's firmware: its configuration is written whole, and it is believed only by what it is then set to."""
 
 from __future__ import annotations
 
@@ -144,8 +142,10 @@ async def test_the_write_leaves_first_and_is_read_back_then() -> None:
     [
         (http_answer(b"{}"), Refused),
         (http_answer(b'{"error": "busy"}'), Refused),
+        (http_answer(b"<html>"), Refused),
+        (http_answer(b"", 400), Refused),
         (http_answer(b"", 500), OutcomeUnknown),
-        (http_answer(b"<html>"), OutcomeUnknown),
+        (b"nonsense", OutcomeUnknown),
         (CLOSE, OutcomeUnknown),
         (HANG, OutcomeUnknown),
     ],
@@ -166,7 +166,6 @@ async def test_a_yes_is_believed_only_where_it_is_set_so_then(verdict: Answer, e
         {"pools": [{"url": ""}]},
         {"pools": "x"},
         {"pools": [{"url": "pool.example", "user": "farm.1", "pass": "****"}]},
-        {"pools": POOLS, "privileged": True},
     ],
 )
 async def test_nothing_is_written_that_would_lose_something(more: dict[str, Any]) -> None:
@@ -215,5 +214,11 @@ async def test_what_is_no_json_object_is_no_reading() -> None:
 async def test_offline_is_unreachable() -> None:
     async with running(Miner()) as device:
         await device.read()
-    with pytest.raises(Unreachable):
-        await device.read()
+    for call in (device.read, lambda: device.apply(OFF)):
+        with pytest.raises(Unreachable):
+            await call()
+
+
+async def test_identity() -> None:
+    async with running(Miner(), firmware="marathon") as device:
+        assert await device.identify() == Identity("Antminer", "S19", "marathon", "1.0.3", "aa:bb", 3250.0)

@@ -18,8 +18,8 @@ THROTTLING = dict.fromkeys(FIRMWARES, ONE_COMMAND) | {
     # it answers the same whether it took a preset or not, so that is read back afterwards
     "vnish": Counter({Effect.COMMAND: 1, Effect.READ: 1}),
 }
-# pyasic's client is asked for its password each time anew, and does not say how a write was answered: it is read back
-BY_PYASIC = Counter({Effect.READ: 3})
+# nobody has said how it answers what it does not take: it is read back afterwards
+READ_BACK = {"marathon": Counter({Effect.READ: 1})}
 
 
 async def cost(rig: Bench, point: OperatingPoint) -> Counter[Effect]:
@@ -36,8 +36,7 @@ async def test_off_is_one_write(firmware: str) -> None:
         if firmware == "luxos":  # of whose one session nobody is deprived between commands
             await cost(rig, between(await rig.device.operating_points()))
             await rig.device.read()
-        beside = BY_PYASIC if firmware == "marathon" else Counter()
-        assert await cost(rig, OFF) == Counter({Effect.STOP: 1}) + beside
+        assert await cost(rig, OFF) == Counter({Effect.STOP: 1}) + READ_BACK.get(firmware, Counter())
 
 
 @pytest.mark.parametrize("firmware", FIRMWARES)
@@ -47,8 +46,7 @@ async def test_a_throttle_is_one_write(firmware: str) -> None:
         if firmware == "luxos":
             await cost(rig, points.points[1])
             await rig.device.read()
-        beside = BY_PYASIC if firmware == "marathon" else Counter()
-        assert await cost(rig, between(points)) == THROTTLING[firmware] + beside
+        assert await cost(rig, between(points)) == THROTTLING[firmware] + READ_BACK.get(firmware, Counter())
 
 
 async def test_a_luxos_without_a_session_in_hand_is_asked_for_one_first() -> None:

@@ -1,5 +1,4 @@
-"""ASIC miners: ten firmwares in own, checked wire code, Marathon through pyasic's client (see `identify.OWN`); all
-others are watched through pyasic."""
+"""ASIC miners: eleven firmwares in own, checked wire code (see `identify.OWN`); all others watched through pyasic."""
 
 from curtaild_drivers.asic import (
     antminer,

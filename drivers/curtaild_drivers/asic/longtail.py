@@ -61,9 +61,17 @@ class PyasicMiner:
         self._access = access
         self._miner = miner
         self._firmware = firmware
+        settings = access.settings
         for name, key in (("rpc", "rpc_port"), ("web", "http_port")):
-            if getattr(miner, name, None) is not None:
-                let_in(getattr(miner, name), access, key)
+            interface = getattr(miner, name, None)
+            if interface is None:
+                continue
+            if access.password is not None:
+                interface.pwd = access.password
+            if settings.username and hasattr(interface, "username"):
+                interface.username = settings.username
+            if key in settings.model_fields_set:  # otherwise pyasic knows each firmware's own
+                interface.port = getattr(settings, key)
         backends = {base.__name__ for base in type(miner).__mro__}
         self._measures = bool(backends & _MEASURE)
 
@@ -83,12 +91,12 @@ class PyasicMiner:
     async def read(self, until: Seconds) -> Reading:
         taken_at = time.monotonic()
         try:
-            data = await in_time(self._miner.get_data(include=list(_ASKED)), until)
+            data = await _in_time(self._miner.get_data(include=list(_ASKED)), until)
         except TimeoutError:
             raise Unreachable(f"{self._access.host} did not answer pyasic in time") from None
         except Exception as error:  # pyasic lets through whatever its parsers trip over
             said = f"pyasic: {type(error).__name__}: {error}"
-            raise (Unreachable(said) if is_of_the_network(error) else BadReply(said)) from error
+            raise (Unreachable(said) if _is_of_the_network(error) else BadReply(said)) from error
         rate, power_w = _rate_hs(getattr(data, "hashrate", None)), watts(getattr(data, "wattage", None))
         is_mining = getattr(data, "is_mining", None)
         if rate is None and power_w is None:
@@ -115,24 +123,12 @@ class PyasicMiner:
         return None
 
 
-def let_in(interface: Any, access: Access, port_key: str) -> Any:
-    """Gives one of pyasic's interfaces what the site file says; it knows each firmware's own by itself."""
-    settings = access.settings
-    if access.password is not None:
-        interface.pwd = access.password
-    if settings.username and hasattr(interface, "username"):
-        interface.username = settings.username
-    if port_key in settings.model_fields_set:
-        interface.port = getattr(settings, port_key)
-    return interface
-
-
-async def in_time(call: Awaitable[T], until: Seconds) -> T:
+async def _in_time(call: Awaitable[T], until: Seconds) -> T:
     async with asyncio.timeout_at(until):
         return await call
 
 
-def is_of_the_network(error: Exception) -> bool:
+def _is_of_the_network(error: Exception) -> bool:
     """pyasic's APIError is all it says of a connection refused, lost or timed out."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, OSError) or not kinds.isdisjoint({"APIError", "HTTPError"})

@@ -1,10 +1,12 @@
-"""Antminers under MARA's firmware, through pyasic's client of its web API: it says whether it sleeps and what it draws,
-which pyasic's own reading loses; its mode and its power target are fields of a configuration that is written whole.
-Sources: pyasic (web/marathon.py, config/mining), asic-rs.
+"""Antminers under MARA's firmware (HTTP port 80, JSON under /kaonsu/v1 with digest authentication): its mode and its
+power target are fields of a configuration that is written whole, pools included. Sources: pyasic (web/marathon.py,
+config/mining), asic-rs.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -12,9 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from curtaild_drivers.asic.cgminer import hashrate, number, watts
+from curtaild_drivers.asic.digest import DigestClient
 from curtaild_drivers.asic.firmware import STANDBY_W, Access, off_point, unknown_draw
-from curtaild_drivers.asic.longtail import in_time, is_of_the_network, let_in
-from curtaild_drivers.asic.pyasic_loader import pyasic
+from curtaild_drivers.asic.wire import command_sent
 from curtaild_drivers.contract import (
     OFF,
     BadReply,
@@ -29,7 +31,6 @@ from curtaild_drivers.contract import (
     Refused,
     RunState,
     Seconds,
-    Unreachable,
     Unsupported,
 )
 from curtaild_drivers.maturity import Maturity, Support
@@ -38,7 +39,7 @@ SUPPORT = Support(
     firmware="marathon",
     device="Marathon (MARA firmware on Antminers)",
     maturity=Maturity.PEER,
-    proven="all of it through pyasic's client; pyasic itself also stopped it and woke it",
+    proven="pyasic identified it, read it, stopped it, woke it and set its power target",
     reads_watts="yes, as an estimate of the firmware",
     throttled_by="power target in whole watts, where it runs by one",
     stopped_by="sleep mode",
@@ -47,7 +48,7 @@ SUPPORT = Support(
     quirks=(
         "Its configuration is written whole, pools included: nothing is written without a fresh, valid copy, and each "
         "write is read back.",
-        "While it sleeps it does not say which mode it slept in; who did not see it awake wakes it in Auto, as pyasic "
+        "While it sleeps it does not say which mode it slept in: who did not see it awake wakes it in Auto, as pyasic "
         "does.",
     ),
     sources=("pyasic", "asic-rs"),
@@ -65,9 +66,6 @@ _HASH_PER_JOULE = 1e12 / 30.0  # where nobody knows the model
 _RAMP_S: Seconds = 600.0
 _RETRY_S: Seconds = 10.0
 """How long a configuration that could not be read is left alone by readings."""
-_TAKEN_BY_PYASIC = frozenset({"command", "ignore_errors", "allow_warning", "privileged"})
-"""What pyasic would take for arguments of its own instead of sending it."""
-
 Configuration = Mapping[str, Any]
 
 
@@ -78,7 +76,10 @@ class Marathon:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._client: Any = None
+        settings = access.settings
+        self._web = DigestClient(
+            access.host, settings.http_port, settings.username or "root", access.password or "root"
+        )
         self._configuration: Configuration | None = None
         self._asked_at: Seconds = float("-inf")
         self._ask_again_at: Seconds = float("-inf")
@@ -175,7 +176,7 @@ class Marathon:
 
     async def _configuration_now(self, until: Seconds) -> Configuration:
         writes = self._writes
-        configuration = await self._ask("get_miner_config", until)
+        configuration = await self._ask("miner_config", until)
         mode = configuration.get("mode")
         if not isinstance(mode, dict) or not isinstance(mode.get("work-mode-selector"), str):
             raise BadReply("its configuration names no mode")
@@ -185,36 +186,36 @@ class Marathon:
                 self._awake_mode = mode["work-mode-selector"]
         return configuration
 
-    async def _web(self) -> Any:
-        if self._client is None:
-            module = await pyasic()
-            self._client = let_in(module.web.marathon.MaraWebAPI(self._access.host), self._access, "http_port")
-        return self._client
-
     async def _ask(self, page: str, until: Seconds) -> dict[str, Any]:
-        """One of pyasic's questions to its web server. Raises `Unreachable`, which is all that pyasic says of a wrong
-        password too, and `BadReply`."""
-        try:
-            reply = await in_time(getattr(await self._web(), page)(), until)
-        except Exception as error:  # pyasic lets through whatever its parsers trip over
-            said = f"{page}: {type(error).__name__}: {error}"
-            is_gone = isinstance(error, TimeoutError) or is_of_the_network(error)
-            raise (Unreachable(said) if is_gone else BadReply(said)) from error
+        answer = await self._web.request("GET", f"/kaonsu/v1/{page}", until)
+        if answer.status != 200:
+            raise BadReply(f"{page}: HTTP {answer.status}")
+        try:  # to the letter: what is mended or replaced here would be written back so
+            reply = json.loads(answer.body.decode())
+        except (ValueError, RecursionError):
+            raise BadReply(f"{page}: not JSON: {answer.body[:80]!r}") from None
         if not isinstance(reply, dict):
             raise BadReply(f"{page}: not a JSON object")
         return reply
 
     async def _write(self, before: Configuration, changed: Configuration, until: Seconds) -> None:
-        """pyasic says the same whether a write was answered with yes or with no: so it is read back."""
-        _refuse_if_it_would_lose_something(changed)
+        """One write, read back: nobody has said how it is answered when it is not taken."""
+        _refuse_if_it_would_lose_pools(changed)
         try:
-            await in_time((await self._web()).set_miner_config(**changed), until)
-        except Exception as error:  # pyasic raises the same whether the connection broke before or after the command
-            raise OutcomeUnknown(f"pyasic: {type(error).__name__}: {error}") from error
-        finally:
-            self._writes += 1
-            self._configuration = None
-            self._ask_again_at = float("-inf")
+            body = json.dumps(changed, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Refused("its configuration has text that cannot be written back as it was") from None
+        try:
+            with command_sent():
+                answer = await self._web.request("POST", "/kaonsu/v1/miner_config", until, body)
+        except (OutcomeUnknown, asyncio.CancelledError):
+            self._forget()
+            raise
+        self._forget()
+        if answer.status >= 500:
+            raise OutcomeUnknown(f"HTTP {answer.status} to a configuration: it may have been taken")
+        if answer.status != 200:
+            raise Refused(f"HTTP {answer.status} to a configuration")
         try:
             taken = await self._configuration_now(until)
         except DriverError as error:
@@ -222,6 +223,12 @@ class Marathon:
         for asked in (_mode, _power_target):
             if asked(changed) != asked(before) and asked(taken) != asked(changed):
                 raise Refused(f"it takes a configuration for {asked(changed)!r} and stays at {asked(taken)!r}")
+
+    def _forget(self) -> None:
+        """What the device is set to must be asked before it is believed, or written back, again."""
+        self._writes += 1
+        self._configuration = None
+        self._ask_again_at = float("-inf")
 
 
 def _power_target(configuration: Configuration | None) -> object:
@@ -243,7 +250,7 @@ def _state(mode: str | None, rate: float | None, elapsed_s: float | None) -> Run
     return RunState.STARTING if elapsed_s < _RAMP_S else RunState.IDLE
 
 
-def _refuse_if_it_would_lose_something(configuration: Configuration) -> None:
+def _refuse_if_it_would_lose_pools(configuration: Configuration) -> None:
     pools = configuration.get("pools")
     if not isinstance(pools, list) or not any(isinstance(pool, dict) and pool.get("url") for pool in pools):
         raise Refused("its configuration names no pools; writing it back would make that permanent")
@@ -251,5 +258,3 @@ def _refuse_if_it_would_lose_something(configuration: Configuration) -> None:
         hidden = pool.get("pass") if isinstance(pool, dict) else None
         if isinstance(hidden, str) and len(hidden) > 2 and set(hidden) == {"*"}:
             raise Refused("its configuration hides the pool passwords; writing it back would replace them with stars")
-    if lost := _TAKEN_BY_PYASIC & configuration.keys():
-        raise Refused(f"its configuration has {', '.join(sorted(lost))}, which pyasic would not send back")

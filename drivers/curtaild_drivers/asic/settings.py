@@ -25,7 +25,7 @@ OwnFirmware = Literal[
     "whatsminer-v2",
     "whatsminer-v3",
 ]
-"""The firmwares that are told anything: in this driver's own wire code, Marathon's through pyasic's."""
+"""The firmwares that are spoken to in this driver's own wire code."""
 
 
 class AsicSettings(DriverSettings):
