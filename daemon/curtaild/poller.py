@@ -27,6 +27,7 @@ from curtaild_drivers.contract import (
     DeviceId,
     DriverError,
     Identity,
+    LearnsPoints,
     Seconds,
     Unreachable,
     Unsupported,
@@ -189,7 +190,7 @@ class Poller:
                 elif subject.failures % ASK_ANEW_EVERY == ASK_ANEW_EVERY - 1:
                     with suppress(DriverError):
                         await self._identify(name, subject)
-                if not subject.is_described:
+                if not subject.is_described or (isinstance(driver, LearnsPoints) and driver.has_learned):
                     await self._describe(name, subject)
                 self._inbox.reading(name, await driver.read())
                 await self._doubt(name, subject)

@@ -190,6 +190,15 @@ class TellsWords(ABC):
         """What the last `apply` brought beside its outcome, bounded and in one line, for the ledger; "" for nothing."""
 
 
+class LearnsPoints(ABC):
+    """An ability beside `Device`: what it offers becomes better known while it is read."""
+
+    @property
+    @abstractmethod
+    def has_learned(self) -> bool:
+        """Whether `operating_points` would say something else now than when it was last asked."""
+
+
 class Meter(Protocol):
     """One power meter. All calls raise `DriverError` only."""
 

@@ -27,10 +27,11 @@ def test_the_examples_are_taken() -> None:
     examples = [tomllib.loads(text) for text in re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)]
     groups = [example["devices"] for example in examples]
     taken = [
-        NvmlSettings.model_validate((group[0] if isinstance(group, list) else group)["settings"]) for group in groups
+        NvmlSettings.model_validate((group[0] if isinstance(group, list) else group).get("settings", {}))
+        for group in groups
     ]
     assert taken[0] == NvmlSettings()
-    assert taken[1].suspend is not None
+    assert any(settings.suspend is not None for settings in taken)
 
 
 def test_its_commands_are_there() -> None:

@@ -93,6 +93,19 @@ async def test_locked_clocks_bring_down_work_that_no_limit_reaches(
         assert (await node.read()).point_key == LIMIT
 
 
+async def test_a_driver_without_clock_locks_leaves_that_stage_out_and_says_so(
+    make_gpus: MakeGpus, open_node: OpenNode, staged: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    gpus = make_gpus([H100] * 4, lacking=["nvmlDeviceSetGpuLockedClocks"])
+    async with open_node(gpus, **staged) as node:
+        points = (await node.operating_points()).points
+        with pytest.raises(Unsupported, match="clocks is not among"):
+            await node.apply(point(CLOCKS, 2_200.0))
+        assert await node.apply(at(wall_w(2_800))) is Outcome.ALREADY_THERE
+    assert [each.key for each in points[:3]] == [OFF, SUSPEND, LIMIT]
+    assert caplog.messages.count("clock_lock has no effect: the driver of these GPUs has no clock locks") == 1
+
+
 async def test_hooks_are_told_what_is_wanted_and_limits_go_before_them(
     make_gpus: MakeGpus, open_node: OpenNode, staged: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -18,12 +18,14 @@ from curtaild_drivers.contract import (
     Capabilities,
     DriverError,
     Identity,
+    LearnsPoints,
     OperatingPoint,
     OperatingPoints,
     Outcome,
     OutcomeUnknown,
     Reading,
     Refused,
+    RunState,
     Seconds,
     TellsWords,
     Unsupported,
@@ -48,6 +50,7 @@ from curtaild_drivers.gpu.reading import (
 from curtaild_drivers.gpu.settings import HookStage, NodeSettings
 from curtaild_drivers.gpu.share import equal_shares
 from curtaild_drivers.gpu.slot import Slot, Written
+from curtaild_drivers.gpu.throughput import FedCurve
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ CLOSE_DEADLINE_S = 0.5
 CAP_SETTLES_S = 5.0
 
 
-class GpuNode(TellsWords):
+class GpuNode(TellsWords, LearnsPoints):
     """The GPUs of this host as one device (`contract.Device`)."""
 
     def __init__(self, name: str, settings: NodeSettings, host: Host) -> None:
@@ -75,6 +78,8 @@ class GpuNode(TellsWords):
         self._is_open = False
         self._is_warned = False
         self._words: list[str] = []
+        self._fed = settings.fed_curve()
+        self._most_w: Watts | None = None
         self._opening = asyncio.Lock()
         self._applying = asyncio.Lock()
 
@@ -93,6 +98,11 @@ class GpuNode(TellsWords):
     def last_words(self) -> str:
         """What the site's programs printed at the last command."""
         return "; ".join(self._words)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the site's throughput has shown another curve."""
+        return self._fed is not None and self._fed.has_learned
 
     async def identify(self) -> Identity:
         """Who made the GPUs and which driver runs them. It is rated with all GPUs at the most they can be set to."""
@@ -122,7 +132,10 @@ class GpuNode(TellsWords):
         if len(errors) == len(said):
             raise errors[0]
         trouble = [self._memory_trouble] if self._memory_trouble is not None else []
-        return node_reading(taken_at, self._slots, self._memory.stages, self._settings, trouble)
+        reading = node_reading(taken_at, self._slots, self._memory.stages, self._settings, trouble)
+        if self._fed is not None:
+            self._note_limit(self._fed, reading)
+        return reading
 
     async def operating_points(self) -> OperatingPoints:
         """Any limit between all GPUs at their least and all at their default, and the stages that the site opted in to.
@@ -133,7 +146,9 @@ class GpuNode(TellsWords):
         self._facts()
         bounds_mw = [self._bounds_mw(slot) for slot in self._slots]
         least_w, most_w = (node_watts(sum(ends) / 1000, self._settings) for ends in zip(*bounds_mw, strict=True))
-        limits = node_points(least_w, most_w, self._settings.base_w, curve=self._settings.curve)
+        curve = self._fed.tell() if self._fed is not None else self._settings.curve
+        limits = node_points(least_w, most_w, self._settings.base_w, curve=curve)
+        self._most_w = most_w
         stages = self._stage_points()
         if stages and stages[-1].draw_w >= least_w:
             raise Unsupported(
@@ -173,6 +188,8 @@ class GpuNode(TellsWords):
         self._host_lane.close()
         await _attempted(self._file_lane, self._memory.release, until)
         self._file_lane.close()
+        if self._fed is not None:
+            self._fed.close()
 
     # ---- the GPUs -----------------------------------------------------------------------------
 
@@ -193,16 +210,23 @@ class GpuNode(TellsWords):
                 except (OSError, DriverError) as error:
                     self._memory_trouble = f"{self._memory.path} cannot be read: {error}"
             await asyncio.gather(*(slot.open(until) for slot in self._slots), return_exceptions=True)
-            self._warn_of_lost_limits()
+            self._warn_of_what_is_lacking()
 
-    def _warn_of_lost_limits(self) -> None:
-        """Once: a stopped daemon is to leave the limits as they are, and there it cannot."""
-        loose = [
-            str(slot.index) for slot in self._slots if slot.facts is not None and slot.facts.is_persistent is False
-        ]
-        if loose and not self._is_warned:
-            self._is_warned = True
-            log.warning("persistence mode is off: when the daemon stops, GPU %s may forget its limit", ", ".join(loose))
+    def _warn_of_what_is_lacking(self) -> None:
+        """Once: a stopped daemon is to leave the limits as they are, and cannot; a stage is wanted and is not there."""
+        facts = [slot.facts for slot in self._slots if slot.facts is not None]
+        if self._is_warned or not facts:
+            return
+        self._is_warned = True
+        loose = ", ".join(str(fact.index) for fact in facts if fact.is_persistent is False)
+        if loose:
+            log.warning("persistence mode is off: when the daemon stops, GPU %s may forget its limit", loose)
+        if self._settings.clock_lock is not None and not self._locks_clocks:
+            log.warning("clock_lock has no effect: the driver of these GPUs has no clock locks")
+
+    @property
+    def _locks_clocks(self) -> bool:
+        return all(slot.facts is None or slot.facts.locks_clocks for slot in self._slots)
 
     async def _drop(self) -> None:
         """Open the library anew at the next call, if none is under way in it now."""
@@ -218,6 +242,13 @@ class GpuNode(TellsWords):
         if not facts:
             raise self._slots[0].error or BadReply("no GPU could be opened")
         return facts
+
+    def _note_limit(self, fed: FedCurve, reading: Reading) -> None:
+        """Under which limit it works now: what the site says of its throughput is compared by that."""
+        base_w, fraction = self._settings.base_w, None
+        if reading.state is RunState.RUNNING and reading.limit_w is not None and self._most_w is not None:
+            fraction = (reading.limit_w - base_w) / (self._most_w - base_w)
+        fed.note(fraction)
 
     async def _see_all_once(self) -> None:
         """Nothing is written to a GPU before the limit that it keeps is known."""
@@ -266,7 +297,7 @@ class GpuNode(TellsWords):
     def _stage_points(self) -> list[OperatingPoint]:
         """By rising draw."""
         hooked = [OperatingPoint(key, stage.draw_w, 0.0) for key, stage in self._hook_stages().items()]
-        lock = self._settings.clock_lock
+        lock = self._settings.clock_lock if self._locks_clocks else None
         return [*reversed(hooked), *([OperatingPoint(CLOCKS, lock.draw_w, lock.rate)] if lock is not None else [])]
 
     async def _change_stages(self, point: OperatingPoint) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from curtaild_drivers.gpu.curve import DEFAULT_CURVE, checked
+from curtaild_drivers.gpu.throughput import FedCurve
 from curtaild_drivers.registry import DriverSettings
 
 PositiveWatts = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -62,6 +63,9 @@ class NodeSettings(DriverSettings):
         DEFAULT_CURVE
     )
     """Pairs of (fraction of full GPU power, fraction of full throughput kept), falling from (1, 1)."""
+    throughput_file: Path | None = None
+    """A file into which the site's programs keep writing the node's throughput, a number in any unit, at most a minute
+    old: the curve is learned from it; absent: it stays as it is."""
     least_gpu_w: PositiveWatts | None = None
     """The lowest limit set on a GPU, in watts; absent: its own least. Near that some draw more than their limit."""
     most_gpu_w: PositiveWatts | None = None
@@ -96,6 +100,12 @@ class NodeSettings(DriverSettings):
         if self.state_file is not None:
             return self.state_file
         return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0]) / self.state_name
+
+    def fed_curve(self) -> FedCurve | None:
+        """The curve as the site's throughput shows it; kept beside the state."""
+        if self.throughput_file is None:
+            return None
+        return FedCurve(self.throughput_file, self.state_path().with_suffix(".curve.json"), self.curve)
 
 
 class NvmlSettings(NodeSettings):

@@ -15,12 +15,14 @@ from curtaild_drivers.contract import (
     Capabilities,
     DriverError,
     Identity,
+    LearnsPoints,
     OperatingPoint,
     OperatingPoints,
     Outcome,
     OutcomeUnknown,
     Reading,
     Refused,
+    RunState,
     Seconds,
     Unreachable,
     Unsupported,
@@ -46,7 +48,7 @@ SETTLE_ON_S: Seconds = 600.0
 _NEVER: Seconds = float("-inf")
 
 
-class RedfishNode:
+class RedfishNode(LearnsPoints):
     """One GPU node behind its BMC (`contract.Device`)."""
 
     def __init__(self, address: str, settings: RedfishSettings, context: OpenContext) -> None:
@@ -55,6 +57,7 @@ class RedfishNode:
         base = URL.build(scheme=settings.scheme, host=address, port=settings.web_port, path="/")
         trust = Trust(settings.ca_file, settings.fingerprints.get(address))
         self._bmc = Bmc(base, trust, settings.username, context.secrets.get("password"))
+        self._fed = settings.fed_curve(address)
         self._layout: Layout | None = None
         self._looking = asyncio.Lock()
         self._applying = asyncio.Lock()
@@ -74,6 +77,11 @@ class RedfishNode:
             return Capabilities(True, True, stops=False, settle_down_s=SETTLE_DOWN_S, settle_up_s=SETTLE_DOWN_S)
         down_s = max(SETTLE_DOWN_S, self._settings.force_off_after_s / 2)  # the daemon waits for twice this
         return Capabilities(True, True, stops=True, settle_down_s=down_s, settle_up_s=SETTLE_ON_S)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the site's throughput has shown another curve."""
+        return self._fed is not None and self._fed.has_learned
 
     async def identify(self) -> Identity:
         """Looks through the BMC anew."""
@@ -101,6 +109,9 @@ class RedfishNode:
         if host.power == "On" and layout.was_off and not layout.limits:
             self._layout = None  # they may be there now
         limit_w = None if host.is_off else self._limit_w(layout)
+        if self._fed is not None:
+            works = host.run_state is RunState.RUNNING
+            self._fed.note(self._scale(layout).fraction(limit_w) if works and limit_w is not None else None)
         return Reading(
             taken_at,
             host.run_state,
@@ -124,7 +135,8 @@ class RedfishNode:
                 "its BMC offers no power limit that is known here: is a licence missing? See docs/redfish.md"
             )
         offers_off = self._settings.power_off != "never" and layout.reset is not None
-        return self._scale(layout).points(self._settings.off_w if offers_off else None, self._settings.curve)
+        curve = self._fed.tell() if self._fed is not None else self._settings.curve
+        return self._scale(layout).points(self._settings.off_w if offers_off else None, curve)
 
     async def apply(self, point: OperatingPoint) -> Outcome:
         until = _moment_in(self._settings.write_deadline_s)
@@ -141,6 +153,8 @@ class RedfishNode:
 
     async def close(self) -> None:
         await self._bmc.close()
+        if self._fed is not None:
+            self._fed.close()
 
     # ---- what is known ------------------------------------------------------------------------
 

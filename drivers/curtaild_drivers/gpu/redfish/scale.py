@@ -63,6 +63,10 @@ class Scale:
         except ValueError as error:
             raise Unsupported(f"{error}: see least_w, base_w, off_w and rated_w in the site file") from None
 
+    def fraction(self, node_w: Watts) -> float:
+        """Of the GPUs' full power, under a limit of the whole node; 0 where the site's words leave them none."""
+        return (node_w - self.base_w) / (self.most_w - self.base_w) if self.most_w > self.base_w else 0.0
+
     def each_w(self, node_w: Watts) -> Watts:
         """The whole watts of each limit for which the node stays at or under `node_w`."""
         each_w = (node_w - self.base_w) / (self.overhead * self.gpus) if self.gpus else node_w

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from curtaild_drivers.gpu.curve import DEFAULT_CURVE, checked
+from curtaild_drivers.gpu.throughput import FedCurve
 from curtaild_drivers.registry import DriverSettings
 
 
@@ -66,6 +68,9 @@ class RedfishSettings(DriverSettings):
     """What a watt of GPU costs at the wall (fans, conversion), where each GPU has a limit of its own."""
     curve: Annotated[tuple[CurvePoint, ...], Field(min_length=2, max_length=32)] = tuple(DEFAULT_CURVE)
     """Pairs of (fraction of full GPU power, fraction of full throughput kept), falling from (1, 1)."""
+    throughput_file: Annotated[str, Field(pattern=r"^/.*\{address\}")] | None = None
+    """The file into which the site's programs keep writing a node's throughput, a number in any unit, at most a minute
+    old; `{address}` in it stands for the node's. The curve is learned from it; absent: it stays as it is."""
     off_w: Watts = 150.0
     """What the node draws when off, in W: BMC, standby rails, network cards."""
     at_full: Literal["limit", "lift"] = "limit"
@@ -103,6 +108,14 @@ class RedfishSettings(DriverSettings):
         if self.scheme == "http" and (self.ca_file or self.fingerprints):
             raise ValueError('ca_file and fingerprints have no use: scheme is "http"')
         return self
+
+    def fed_curve(self, address: str) -> FedCurve | None:
+        """A node's curve as the site's throughput shows it; kept in systemd's state directory, else where the daemon
+        was started."""
+        if self.throughput_file is None:
+            return None
+        kept = Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0]) / f"redfish-{address}.curve.json"
+        return FedCurve(Path(self.throughput_file.replace("{address}", address)), kept, self.curve)
 
     @property
     def web_port(self) -> int:
