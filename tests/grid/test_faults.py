@@ -7,8 +7,8 @@ import logging
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -135,6 +135,45 @@ async def test_a_broker_frozen_from_the_start_is_reached_when_it_thaws(
         async with operator(broker, site) as grid:
             await grid.allocate(3)
             assert limit_of(await run.next(AllocationReceived)) == 3
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """All that the test writes, its broker too, is on a disk of 2 MiB."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def filled(disk: Path) -> Path:
+    """The file that takes all its room."""
+    filler = disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as sink:
+        while True:
+            sink.write(bytes(4_096))
+    return filler
+
+
+async def test_a_broker_whose_disk_is_full_still_carries_words(
+    small_disk: Path, own_broker: Callable[..., Mosquitto], site: str
+) -> None:
+    """It keeps them in memory, and on disk again as soon as there is room."""
+    broker = own_broker("allow_anonymous true", "autosave_on_changes true", "autosave_interval 1")
+    async with running(at(broker), site) as run, operator(broker, site) as grid:
+        filler = filled(small_disk)
+        for limit_w in (1.0, 2.0, 3.0):
+            await grid.allocate(limit_w)
+            assert limit_of(await run.next(AllocationReceived)) == limit_w
+        run.link.status(a_status())
+        await run.until(lambda state: state.echo_ok is True)
+        filler.unlink()
+        await grid.allocate(4.0)
+        assert limit_of(await run.next(AllocationReceived)) == 4.0
+        broker.restart()
+        again = await run.next(AllocationReceived)
+        assert (limit_of(again), again.retained) == (4.0, True)
 
 
 @pytest.mark.parametrize("outcome", ["answered", "failed"])
