@@ -46,6 +46,8 @@ def fleet_of(address: str, chosen: AsicSettings, known: Identity | None) -> dict
         settings=chosen,
         feeder=FeederId("main"),
         priority=50,
+        flex_fraction=None,
+        emergency_order=50,
         rated_w=None,
         poll_s=0.01,
         stale_after_s=5.0,
