@@ -139,6 +139,28 @@ def openbmc() -> Documents:
     return documents
 
 
+SUPPLIES = "/redfish/v1/Chassis/chassis/PowerSubsystem/PowerSupplies"
+
+
+def with_supplies(documents: Documents, *taken_w: float | None) -> Documents:
+    """A chassis of OpenBMC's whose power supplies alone tell watts (DSP0268: PowerSubsystem, PowerSupplyMetrics)."""
+    home = "/redfish/v1/Chassis/chassis"
+    del documents[f"{home}/EnvironmentMetrics"]["PowerWatts"]
+    documents[home]["PowerSubsystem"] = {"@odata.id": f"{home}/PowerSubsystem"}
+    documents[f"{home}/PowerSubsystem"] = {"CapacityWatts": 12_000, "PowerSupplies": {"@odata.id": SUPPLIES}}
+    documents[SUPPLIES] = collection(*(f"{SUPPLIES}/{place}" for place in range(len(taken_w))))
+    for place, watts in enumerate(taken_w):
+        documents[f"{SUPPLIES}/{place}"] = {
+            "Status": {"State": "Enabled"},
+            "Metrics": {"@odata.id": f"{SUPPLIES}/{place}/Metrics"},
+        }
+        documents[f"{SUPPLIES}/{place}/Metrics"] = {
+            "InputPowerWatts": {"Reading": watts},
+            "OutputPowerWatts": {"Reading": 1.0},
+        }
+    return documents
+
+
 def gpu_metrics(gpu: int) -> str:
     return f"/redfish/v1/Systems/HGX_Baseboard_0/Processors/GPU_SXM_{gpu}/EnvironmentMetrics"
 

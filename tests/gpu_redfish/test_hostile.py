@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from curtaild_drivers.contract import OFF, DriverError, OperatingPoint, Reading
 from curtaild_drivers.gpu.curve import LIMIT
-from gpu_redfish.makes import MAKES
+from gpu_redfish.makes import MAKES, Documents, openbmc, with_supplies
 from gpu_redfish.tiny_bmc import SESSIONS, Asked, opened, tiny_bmc
 
 LEAVES: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -24,7 +25,8 @@ WORDS = """
 Controls PowerControl PowerLimit LimitInWatts PowerConsumedWatts PowerWatts Reading PowerLimitWatts SetPoint
 AllowableMin AllowableMax ControlMode ControlType SetPointUnits Sensor PowerState Status Health BootProgress LastState
 Actions #ComputerSystem.Reset target ResetType@Redfish.AllowableValues Vendor Product Oem Manufacturer Model error
-message @Message.ExtendedInfo MessageId Message TemperatureCelsius Processors
+message @Message.ExtendedInfo MessageId Message TemperatureCelsius Processors PowerSubsystem PowerSupplies Metrics
+InputPowerWatts
 """
 KEYS = st.sampled_from(WORDS.split())
 SHAPES = st.recursive(
@@ -39,12 +41,15 @@ def is_sane(reading: Reading) -> bool:
     )
 
 
-@pytest.mark.parametrize("make", MAKES)
+SHAPED: dict[str, Callable[[], Documents]] = {**MAKES, "supplies": lambda: with_supplies(openbmc(), 2_800.0, 2_800.0)}
+
+
+@pytest.mark.parametrize("make", SHAPED)
 @settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(place=st.integers(0, 10_000), shape=SHAPES, turns_bad_at=st.integers(0, 40))
 async def test_any_answer_at_all(make: str, place: int, shape: Any, turns_bad_at: int) -> None:
     """One document of the BMC is replaced by the shape, from the start or later on."""
-    documents = copy.deepcopy(MAKES[make]())
+    documents = copy.deepcopy(SHAPED[make]())
     path = sorted(documents)[place % len(documents)]
     raw = json.dumps(shape).encode()
     async with tiny_bmc(documents) as bmc, opened(bmc, power_off="forced", force_off_after_s=0, rated_w=9e3) as node:

@@ -8,7 +8,7 @@ import pytest
 
 from curtaild_drivers.contract import OFF, OperatingPoint, Outcome, RunState
 from curtaild_drivers.gpu.curve import LIMIT
-from gpu_redfish.makes import MAKES, gpu_metrics, hgx, idrac, ilo, openbmc, service, xcc
+from gpu_redfish.makes import MAKES, SUPPLIES, gpu_metrics, hgx, idrac, ilo, openbmc, service, with_supplies, xcc
 from gpu_redfish.tiny_bmc import opened, tiny_bmc
 
 
@@ -172,6 +172,32 @@ async def test_pages_of_a_collection_are_turned() -> None:
     documents["/redfish/v1/Systems/System.Embedded.1"]["Links"] = {}
     async with tiny_bmc(documents) as bmc, opened(bmc, rated_w=9000.0) as node:
         assert (await node.read()).power_w == 8400
+
+
+async def test_where_only_power_supplies_tell_watts_they_are_added_up() -> None:
+    """One that merely stands by takes nothing; one that does not say leaves the sum unknown, and none is no supply."""
+    documents = with_supplies(openbmc(), 2_800.0, 2_790.5, 0.0, None)
+    documents[f"{SUPPLIES}/3"]["Status"]["State"] = "Absent"
+    async with tiny_bmc(documents) as bmc, opened(bmc) as node:
+        first = await node.read()
+        assert await node.apply(limit(6_000.0)) is Outcome.ACKNOWLEDGED
+        bmc.put(f"{SUPPLIES}/0/Metrics", "InputPowerWatts", "Reading", value=1_900.0)
+        after = await node.read()
+        bmc.asked.clear()
+        await node.read()
+        assert bmc.gets() == [f"{SUPPLIES}/{place}/Metrics" for place in range(3)]
+        bmc.put(f"{SUPPLIES}/1/Metrics", "InputPowerWatts", "Reading", value=None)
+        silent = await node.read()
+    assert (first.power_w, first.limit_w) == (5_590.5, 9_000.0)
+    assert (after.power_w, after.limit_w) == (4_690.5, 6_000.0)
+    assert (silent.power_w, silent.limit_w) == (None, 6_000.0)
+
+
+@pytest.mark.parametrize("taken_w", [(), (None, None), (-5.0, 1e9)])
+async def test_power_supplies_that_tell_no_watts_leave_them_unknown(taken_w: tuple[float | None, ...]) -> None:
+    async with tiny_bmc(with_supplies(openbmc(), *taken_w)) as bmc, opened(bmc) as node:
+        reading = await node.read()
+    assert (reading.power_w, reading.limit_w) == (None, 9_000.0)
 
 
 async def test_zero_watts_are_unknown_and_a_temperature_comes_along() -> None:

@@ -30,9 +30,17 @@ from curtaild_drivers.contract import (
 )
 from curtaild_drivers.gpu.curve import LIMIT
 from curtaild_drivers.gpu.redfish.bmc import Bmc, Failing, Resource, WantsTag
-from curtaild_drivers.gpu.redfish.document import Json
+from curtaild_drivers.gpu.redfish.document import Json, watts
 from curtaild_drivers.gpu.redfish.layout import Layout, discovered
-from curtaild_drivers.gpu.redfish.limits import UNLIMITED, LimitState, limit_change, limit_state, power_w, temperature_c
+from curtaild_drivers.gpu.redfish.limits import (
+    UNLIMITED,
+    LimitState,
+    limit_change,
+    limit_state,
+    power_w,
+    supplied_w,
+    temperature_c,
+)
 from curtaild_drivers.gpu.redfish.profiles import Profile
 from curtaild_drivers.gpu.redfish.scale import Scale
 from curtaild_drivers.gpu.redfish.settings import RedfishSettings
@@ -99,8 +107,7 @@ class RedfishNode(LearnsPoints):
         until = self._until_read()
         taken_at = time.monotonic()
         writes = self._writes
-        body = (await self._bmc.get(layout.power, until)).body
-        draw_w = power_w(body)
+        body, draw_w = await self._ask_power(layout, until)
         await self._ask_host(layout, draw_w, writes, until)
         host = self._host
         if host is None or not host.is_off:
@@ -176,6 +183,19 @@ class RedfishNode(LearnsPoints):
 
     def _until_read(self) -> Seconds:
         return _moment_in(self._settings.read_deadline_s)
+
+    async def _ask_power(self, layout: Layout, until: Seconds) -> tuple[Json, Watts | None]:
+        """The hot answer and the watts in it; the sum over the power supplies where only they tell any."""
+        if not layout.supplies:
+            body = (await self._bmc.get(layout.power, until)).body
+            return body, power_w(body)
+        total_w: Watts = 0.0
+        for path in layout.supplies:
+            taken_w = supplied_w((await self._bmc.get(path, until)).body)
+            if taken_w is None:
+                return {}, None
+            total_w += taken_w
+        return {}, watts(total_w)
 
     async def _ask_host(self, layout: Layout, draw_w: Watts | None, writes: int, until: Seconds) -> None:
         """On or off, where that is old, unsettled, or contradicted by the watts."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from curtaild_drivers.contract import BadReply, Identity, Seconds, Unsupported, Watts
 from curtaild_drivers.gpu.redfish.bmc import ROOT, Bmc, Failing
 from curtaild_drivers.gpu.redfish.document import Json, last_part, link, members, part, text
-from curtaild_drivers.gpu.redfish.limits import LimitState, Shape, limit_state, power_w
+from curtaild_drivers.gpu.redfish.limits import LimitState, Shape, limit_state, power_w, supplied_w
 from curtaild_drivers.gpu.redfish.profiles import PROFILES, Profile, is_baseboard, is_gpu, recognised
 from curtaild_drivers.gpu.redfish.settings import RedfishSettings
 from curtaild_drivers.gpu.redfish.system import HostState
@@ -17,17 +17,20 @@ from curtaild_drivers.gpu.redfish.system import HostState
 _MOST_CHASSIS = 4
 _MOST_CONTROLS = 4
 _MOST_GPUS = 32
+_MOST_SUPPLIES = 16
 _MOST_PAGES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """`profile` is `None` where nothing on the BMC takes a limit; `limits` then is empty. `power` is the resource of
-    the hot read. `reset_types` is empty where the system does not say which it takes."""
+    the hot read; where no resource tells the node's watts, `supplies` are its power supplies' metrics. `reset_types` is
+    empty where the system does not say which it takes."""
 
     identity: Identity
     system: str
     power: str
+    supplies: tuple[str, ...]
     profile: Profile | None
     limits: dict[str, LimitState]
     reset: str | None
@@ -42,6 +45,7 @@ class _Found:
 
     environments: dict[str, Json] = field(default_factory=dict)
     powers: dict[str, Json] = field(default_factory=dict)
+    subsystems: list[str] = field(default_factory=list)
     collections: list[str] = field(default_factory=list)
     controls: dict[str, Json] = field(default_factory=dict)
 
@@ -64,6 +68,7 @@ async def discovered(bmc: Bmc, settings: RedfishSettings, until: Seconds) -> Lay
     found = await _found(bmc, chassis, until)
     known = PROFILES[settings.profile] if settings.profile else recognised(root, systems, [body, manager, *chassis])
     profile, limits = await _limits(bmc, settings, known, systems, found, until)
+    power = settings.power_path or _hot(profile, limits, found)
     reset = part(body, "Actions", "#ComputerSystem.Reset")
     target, types = reset.get("target"), reset.get("ResetType@Redfish.AllowableValues")
     return Layout(
@@ -75,7 +80,8 @@ async def discovered(bmc: Bmc, settings: RedfishSettings, until: Seconds) -> Lay
             serial=text(body.get("SerialNumber")),
         ),
         system=system,
-        power=settings.power_path or _hot(profile, limits, found) or system,
+        power=power or system,
+        supplies=await _supplies(bmc, found.subsystems, until) if power is None else (),
         profile=profile,
         limits=limits,
         reset=target if isinstance(target, str) and target.startswith("/redfish/") else None,
@@ -115,6 +121,8 @@ async def _found(bmc: Bmc, chassis: list[Json], until: Seconds) -> _Found:
         for key, kept in (("EnvironmentMetrics", found.environments), ("Power", found.powers)):
             if (path := link(body, key)) is not None and path not in kept:
                 kept[path] = await _document(bmc, path, until)
+        if (path := link(body, "PowerSubsystem")) is not None:
+            found.subsystems.append(path)
         if (path := link(body, "Controls")) is not None:
             found.collections.append(path)
     return found
@@ -181,6 +189,19 @@ def _hot(profile: Profile | None, limits: dict[str, LimitState], found: _Found) 
             if path in told:
                 return path
     return max(told, key=lambda path: told[path]) if told else None
+
+
+async def _supplies(bmc: Bmc, subsystems: list[str], until: Seconds) -> tuple[str, ...]:
+    """The metrics of all power supplies that are there, of the first subsystem where one tells what it takes."""
+    for subsystem in subsystems:
+        listed = await _members(bmc, link(await _document(bmc, subsystem, until), "PowerSupplies"), until)
+        supplies = [await _document(bmc, path, until) for path in listed[:_MOST_SUPPLIES]]
+        present = [each for each in supplies if part(each, "Status").get("State") != "Absent"]
+        paths = [path for each in present if (path := link(each, "Metrics")) is not None]
+        told = [supplied_w(await _document(bmc, path, until)) for path in paths]
+        if any(taken_w is not None for taken_w in told):
+            return tuple(paths)
+    return ()
 
 
 async def _document(bmc: Bmc, path: str | None, until: Seconds) -> Json:

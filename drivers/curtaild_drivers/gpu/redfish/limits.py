@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from curtaild_drivers.contract import Watts
-from curtaild_drivers.gpu.redfish.document import Json, first, number, part, watts
+from curtaild_drivers.gpu.redfish.document import MOST_W, Json, first, number, part, watts
 
 
 class Shape(Enum):
@@ -85,6 +85,12 @@ def power_w(body: Json) -> Watts | None:
         body.get("Reading") if body.get("ReadingUnits") == "W" else None,
     )
     return next((found for claim in claims if (found := watts(claim)) is not None), None)
+
+
+def supplied_w(metrics: Json) -> Watts | None:
+    """What one power supply takes from the grid (PowerSupplyMetrics): 0 for one that only stands by."""
+    claimed = number(part(metrics, "InputPowerWatts").get("Reading"))
+    return claimed if claimed is not None and 0 <= claimed <= MOST_W else None
 
 
 def temperature_c(body: Json) -> float | None:
