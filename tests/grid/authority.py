@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """`ca_file` is its own certificate; `issue` signs others, good for a day."""
+    """`ca_file` is its own certificate; `issue` signs others, good from an hour ago for a day unless told otherwise."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -25,15 +25,15 @@ class Authority:
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(_pem(certificate.sign(self._key, hashes.SHA256())))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key files for a host name, an address or a client."""
+    def issue(self, name: str, begins_s: float = -3_600.0, ends_s: float = 86_400.0) -> tuple[Path, Path]:
+        """Certificate and key files for a host name, an address or a client; seconds from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         try:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
         except ValueError:
             alternative = x509.DNSName(name)
-        builder = self._builder(subject, key)
+        builder = self._builder(subject, key, begins_s, ends_s)
         builder = builder.add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         cert_file, key_file = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         cert_file.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
@@ -44,7 +44,9 @@ class Authority:
         )
         return cert_file, key_file
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, begins_s: float = -3_600.0, ends_s: float = 86_400.0
+    ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
@@ -52,8 +54,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(now + timedelta(seconds=begins_s))
+            .not_valid_after(now + timedelta(seconds=ends_s))
         )
 
 

@@ -119,6 +119,12 @@ async def at_work(link: GridLink, delivered: asyncio.Queue[GridMessage]) -> Asyn
             task.result()
 
 
+async def error_of(settings: Settings, site: str) -> str:
+    """What a link that cannot be made says."""
+    async with running(settings, site, wait=False) as run:
+        return (await run.until(lambda state: state.last_error is not None)).last_error or ""
+
+
 def at(*brokers: Mosquitto, **changes: Any) -> Settings:
     return Settings(brokers=tuple(Place("127.0.0.1", broker.port) for broker in brokers), **changes)
 

@@ -16,7 +16,6 @@ import pytest
 from curtaild.core.allocation import AllocationReceived
 from curtaild.grid.broker_link import retry_delay_s
 from curtaild_drivers.broker.mqtt import ConnectionFailed, Obstacle, heeding_cancellation
-from grid.authority import Authority
 from grid.rig import (
     PATIENCE_S,
     Place,
@@ -24,6 +23,7 @@ from grid.rig import (
     a_status,
     an_ack,
     at,
+    error_of,
     heard,
     is_state,
     limit_of,
@@ -311,68 +311,6 @@ async def test_an_operator_whose_line_falls_is_told(own_broker: Callable[..., Mo
     with pytest.raises(ConnectionFailed, match="connection refused"):
         async with operator(broker, site):
             pass
-
-
-# ---- TLS --------------------------------------------------------------------------------------
-
-
-def tls_lines(authority: Authority, name: str, *more: str) -> list[str]:
-    cert_file, key_file = authority.issue(name)
-    return [
-        f"cafile {authority.ca_file}",
-        f"certfile {cert_file}",
-        f"keyfile {key_file}",
-        "allow_anonymous true",
-        *more,
-    ]
-
-
-async def error_of(settings: Settings, site: str) -> str:
-    async with running(settings, site, wait=False) as run:
-        return (await run.until(lambda state: state.last_error is not None)).last_error or ""
-
-
-def tls_at(broker: Mosquitto, host: str = "127.0.0.1", ca_file: Path | None = None, **files: Path) -> Settings:
-    return Settings((Place(host, broker.port, tls=True),), ca_file=ca_file, **files)  # type: ignore[arg-type]  # only paths
-
-
-async def test_tls_with_a_private_authority(own_broker: Callable[..., Mosquitto], site: str, tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    broker = own_broker(*tls_lines(authority, "127.0.0.1"))
-    async with running(tls_at(broker, ca_file=authority.ca_file), site) as run:
-        assert run.link.links[0].url == f"mqtts://127.0.0.1:{broker.port}"
-        run.link.status(a_status())
-        await run.until(lambda state: state.echo_ok is True)
-
-
-async def test_what_is_wrong_with_tls_is_named(own_broker: Callable[..., Mosquitto], site: str, tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    stranger = Authority(tmp_path / "stranger")
-    named = own_broker(*tls_lines(authority, "broker.example"))
-    plain = own_broker()
-    missing = tmp_path / "nowhere.pem"
-    assert "not accepted" in await error_of(tls_at(named, ca_file=stranger.ca_file), site)
-    assert "127.0.0.1" in await error_of(tls_at(named, ca_file=authority.ca_file), site)
-    assert f"cannot use ca_file {missing}" in await error_of(tls_at(named, ca_file=missing), site)
-    assert "without TLS (mqtt://)" in await error_of(tls_at(plain, ca_file=authority.ca_file), site)
-
-
-async def test_mqtt_to_a_tls_port_gives_the_right_hint(
-    own_broker: Callable[..., Mosquitto], site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", 0.3)
-    broker = own_broker(*tls_lines(Authority(tmp_path), "127.0.0.1"))
-    assert "mqtts://" in await error_of(at(broker), site)
-
-
-async def test_mutual_tls(own_broker: Callable[..., Mosquitto], site: str, tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    broker = own_broker(*tls_lines(authority, "127.0.0.1", "require_certificate true"))
-    assert "cert_file" in await error_of(tls_at(broker, ca_file=authority.ca_file), site)
-    cert_file, key_file = authority.issue(site[:60])
-    settings = tls_at(broker, ca_file=authority.ca_file, cert_file=cert_file, key_file=key_file)
-    async with running(settings, site) as run:
-        assert run.link.links[0].connected
 
 
 async def test_a_port_that_takes_and_never_answers_is_left_cleanly(site: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,11 +218,9 @@ def _unreachable(access: Access, error: Exception) -> ConnectionFailed:
         case socket.gaierror():
             return ConnectionFailed(Obstacle.NETWORK, f"the name {access.host} cannot be resolved: {error.strerror}")
         case ssl.SSLCertVerificationError():
-            why = error.verify_message
-            return ConnectionFailed(Obstacle.SETUP, f"the broker's certificate is not accepted: {why} (see ca_file)")
+            return ConnectionFailed(Obstacle.SETUP, _not_believed(access, error))
         case ssl.SSLError() if "ALERT" in (error.reason or ""):
-            why = (error.reason or "").replace("_", " ").lower()
-            return ConnectionFailed(Obstacle.SETUP, f"the broker refuses our side of TLS: {why} (see cert_file)")
+            return ConnectionFailed(Obstacle.SETUP, _not_welcome(access, error.reason or ""))
         case ssl.SSLError():
             return ConnectionFailed(Obstacle.SETUP, f"{at} does not speak TLS as asked: {_os_text(error)} (mqtt://?)")
         case ConnectionResetError() if access.is_tls:
@@ -230,6 +228,33 @@ def _unreachable(access: Access, error: Exception) -> ConnectionFailed:
             return ConnectionFailed(Obstacle.NETWORK, reason)
         case _:
             return ConnectionFailed(Obstacle.NETWORK, f"cannot connect to {at}: {_os_text(error)}")
+
+
+def _not_believed(access: Access, error: ssl.SSLCertVerificationError) -> str:
+    """Why the broker's certificate is not accepted, by OpenSSL's codes (X509_V_ERR_…)."""
+    match error.verify_code:
+        case 9:
+            return "the broker's certificate is not valid yet: is this host's clock right?"
+        case 10:
+            return "the broker's certificate has expired, or this host's clock is ahead"
+        case 18 | 19 | 20 | 21:
+            trusted = "the host's own store: set ca_file" if access.ca_file is None else f"ca_file {access.ca_file}"
+            return f"the broker's certificate is signed by no authority of {trusted} ({error.verify_message})"
+        case 62 | 64:
+            return f"the broker's certificate is not for {access.host}: name the broker as its certificate names it"
+        case _:
+            return f"the broker's certificate is not accepted: {error.verify_message} (see ca_file)"
+
+
+def _not_welcome(access: Access, alert: str) -> str:
+    """What the broker's TLS alert means; TLS 1.2 calls a missing certificate a failed handshake."""
+    if "CERTIFICATE_REQUIRED" in alert or ("HANDSHAKE_FAILURE" in alert and access.cert_file is None):
+        return "the broker wants a client certificate: set cert_file and key_file"
+    if "CERTIFICATE_EXPIRED" in alert:
+        return f"the broker refuses our certificate, cert_file {access.cert_file}: it has expired"
+    if "UNKNOWN_CA" in alert:
+        return f"the broker does not know the authority that signed cert_file {access.cert_file}"
+    return f"the broker refuses our side of TLS: {alert.replace('_', ' ').lower()} (see cert_file)"
 
 
 async def _enter(client: aiomqtt.Client, access: Access) -> None:
