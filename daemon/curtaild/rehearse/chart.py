@@ -66,7 +66,8 @@ def over_time(
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{number * step:g}</text>')
     parts.append(f'<text class="unit" x="8" y="{TOP + 10}">{prefix}{escape(unit)}</text>')
     for at_s, label in _times(begins_s, span_s, MOST_TICKS * width // WIDTH):
-        parts.append(f'<text class="tick" x="{x(at_s):.1f}" y="{height - 8}" text-anchor="middle">{label}</text>')
+        anchor = "middle" if x(at_s) < width - 2 * RIGHT else "end"  # the last one stays within the picture
+        parts.append(f'<text class="tick" x="{x(at_s):.1f}" y="{height - 8}" text-anchor="{anchor}">{label}</text>')
         parts.append(f'<line class="grid" x1="{x(at_s):.1f}" x2="{x(at_s):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
     for number, line in enumerate(reversed(drawn) if stacked else drawn):
         points = [(begins_s + at_s, value) for at_s, value in _thinned(line.values, step_s)]
