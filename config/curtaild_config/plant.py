@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from curtaild_config.quantities import (
     Fraction,
     Name,
+    PositiveNumber,
     PositiveSeconds,
     PositiveWatts,
     Priority,
@@ -86,6 +87,8 @@ class DeviceGroup(Section):
     emergency, a feeder's rating and the fail-safe limit take more."""
     emergency_order: Priority = 50
     """0 to 100: the lower, the earlier they are taken past their flex in an emergency."""
+    earns_usd_per_h: PositiveNumber | None = None
+    """What one of them, not a miner, earns in an hour at full throughput, in USD. What has no price is kept longest."""
     rated_w: PositiveWatts | None = None
     """The most one of them draws, in watts; absent: what its model is known to draw."""
     poll_s: PositiveSeconds = 10.0

@@ -39,6 +39,7 @@ class DeviceSpec:
     priority: int
     flex_fraction: float | None
     emergency_order: int
+    earns_usd_per_h: float | None
     rated_w: float | None
     poll_s: float
     stale_after_s: float
@@ -134,6 +135,7 @@ def _devices_of(group: DeviceGroup) -> list[DeviceSpec]:
             priority=group.priority,
             flex_fraction=group.flex_fraction,
             emergency_order=group.emergency_order,
+            earns_usd_per_h=group.earns_usd_per_h,
             rated_w=group.rated_w,
             poll_s=group.poll_s,
             stale_after_s=group.stale_after_s,

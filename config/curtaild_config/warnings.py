@@ -14,6 +14,7 @@ from curtaild_config.problems import Problem, Severity
 from curtaild_config.secrets import SecretSource
 from curtaild_config.site import Site, grid_secret_sources, group_secret_sources
 from curtaild_config.source import Location, SiteSource
+from curtaild_drivers import registry
 
 
 def warnings(site: Site, source: SiteSource) -> list[Problem]:
@@ -22,7 +23,7 @@ def warnings(site: Site, source: SiteSource) -> list[Problem]:
     def warn(location: Location, reason: str, remedy: str, value: object = None) -> Problem:
         return source.problem(location, reason, remedy, value, Severity.WARNING)
 
-    found = [warn(*what) for what in (*_grid(site), *_ratings(site), *_use_of_feeders(site))]
+    found = [warn(*what) for what in (*_grid(site), *_ratings(site), *_use_of_feeders(site), *_prices(site))]
     return found + [
         Problem(
             Severity.WARNING,
@@ -100,6 +101,14 @@ def _use_of_feeders(site: Site) -> Iterator[_Warning]:
         if feeder.parent is None and feeder.meter is None:
             reason = "the root has no meter: what the grid bills is not seen, and margins grow"
             yield ("feeder", index, "meter"), reason, f"add [feeder.meter] to {feeder.id}", None
+
+
+def _prices(site: Site) -> Iterator[_Warning]:
+    for index, group in enumerate(site.devices):
+        if group.earns_usd_per_h is not None and registry.driver(group.driver).counts_hashes:
+            reason = "miners earn by their hashrate: this has no effect"
+            remedy = "set hashprice_usd_per_ph_day in [policy]"
+            yield ("devices", index, "earns_usd_per_h"), reason, remedy, group.earns_usd_per_h
 
 
 def _summed_upwards(site: Site, own: Mapping[str, float]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from curtaild.core.feeders import FeederSpec, FeederTree
 from curtaild.core.link import LinkPolicy
 from curtaild.core.policy import Policy
 from curtaild_drivers.contract import DeviceId, FeederId, Identity
+from curtaild_drivers.registry import driver
 
 HASHES_PER_PETAHASH = 1e15
 HOURS_PER_DAY = 24.0
@@ -66,7 +67,7 @@ def device_specs(
 ) -> list[DeviceSpec]:
     """The devices before anybody asked them: what nobody knows counts as the site's default rated draw."""
     hashprice = site.policy.hashprice_usd_per_ph_day
-    price = hashprice / HASHES_PER_PETAHASH / HOURS_PER_DAY if hashprice is not None else None
+    hash_price = hashprice / HASHES_PER_PETAHASH / HOURS_PER_DAY if hashprice is not None else None
     specs: list[DeviceSpec] = []
     for device in listed:
         identity = identities.get(device.id)
@@ -79,7 +80,7 @@ def device_specs(
                 priority=device.priority,
                 flex=device.flex_fraction,
                 emergency_order=device.emergency_order,
-                price_per_rate_h=price,
+                price_per_rate_h=hash_price if driver(device.driver).counts_hashes else device.earns_usd_per_h,
                 stale_after_s=device.stale_after_s,
                 min_on_s=device.min_on_s,
                 min_off_s=device.min_off_s,

@@ -43,13 +43,15 @@ OpenMeter = Callable[[str, DriverSettings, OpenContext], Meter]
 class Driver:
     """One driver: `settings` is its own pydantic model; `open_device` and `open_meter` (each `None` where it has
     none) take an address, settings and context, do no I/O, and return the object that does. `support` says, for people,
-    what it can do on which devices and how far that is proven."""
+    what it can do on which devices and how far that is proven. `counts_hashes`: a device's rate is hashes per second,
+    and has its price; else it is the fraction of full throughput."""
 
     name: str
     settings: type[DriverSettings]
     open_device: OpenDevice | None = None
     open_meter: OpenMeter | None = None
     support: tuple[Support, ...] = ()
+    counts_hashes: bool = False
 
 
 class UnknownDriver(LookupError):

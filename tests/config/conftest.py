@@ -29,6 +29,6 @@ def _open_miner(address: str, settings: DriverSettings, context: OpenContext) ->
 
 @pytest.fixture(autouse=True)
 def installed_drivers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Driver]:
-    drivers = {"asic": Driver("asic", MinerSettings, open_device=_open_miner), "modbus": MODBUS}
+    drivers = {"asic": Driver("asic", MinerSettings, open_device=_open_miner, counts_hashes=True), "modbus": MODBUS}
     monkeypatch.setattr(registry, "drivers", lambda: drivers)
     return drivers

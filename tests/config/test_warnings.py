@@ -47,6 +47,11 @@ def test_a_sound_file_has_none(tmp_path: Path) -> None:
             "devices and auxiliary load may draw 700 kW",
         ),
         (
+            WHOLE + "earns_usd_per_h = 16\n",
+            "devices[row-1].earns_usd_per_h",
+            "miners earn by their hashrate: this has no effect",
+        ),
+        (
             SITE + GRID + FEEDERS + ROW + DEVICES,
             "feeder[row-1]",
             "no device hangs on it or under it",

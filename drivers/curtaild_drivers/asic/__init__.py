@@ -33,6 +33,6 @@ SUPPORT = (
     longtail.SUPPORT,
 )
 
-DRIVER = Driver(name="asic", settings=AsicSettings, open_device=open_device, support=SUPPORT)
+DRIVER = Driver(name="asic", settings=AsicSettings, open_device=open_device, support=SUPPORT, counts_hashes=True)
 
 __all__ = ["DRIVER", "AsicDevice", "AsicSettings"]
