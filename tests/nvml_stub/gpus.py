@@ -199,6 +199,10 @@ class StubGpus:
         with self._locked():
             return float(self._physics.stub_energy_mj(self._at, gpu)) / 1000
 
+    def uuid(self, gpu: int) -> str:
+        """By which NVML knows it."""
+        return str(self._shared(gpu).uuid.decode())
+
     def requested_w(self, gpu: int, *, module: bool = False) -> float:
         """The limit that was asked for last."""
         return float(self._shared(gpu).limits[MODULE if module else GPU].requested_mw) / 1000
