@@ -41,7 +41,8 @@ def command(
     faults: Annotated[
         str,
         typer.Option(
-            "--faults", help="devices=10%,bias=3%,meter_noise=0.5%,loss_s=60,loss_every_s=3600: what goes wrong in it."
+            "--faults",
+            help="What goes wrong in it: devices=10%, bias=3%, meter_noise=0.5%, loss_s=60, loss_every_s=3600.",
         ),
     ] = "",
     model: Annotated[
@@ -60,12 +61,28 @@ def command(
 ) -> None:
     """Will this site make it, how fast, and what does it cost? Your own site file, emulated, in virtual time.
 
+    \b
     Every device of the file becomes an emulated miner on its feeder; the daemon's own thinking, the very same code,
-    polls and commands them while the grid says what you choose: **--signal steps** to begin with, **--day 2026-08-15**
-    for a whole day in a minute or two, **--events** for a contract's own events. Nothing is sent anywhere.
+    polls and commands them while the grid says what you choose. Nothing is sent anywhere.
 
-    An events file:
+    \b
+    To begin with, and then harder:
 
+    \b
+        curtaild rehearse site.toml --signal steps --html report.html
+        curtaild rehearse site.toml --day 2026-08-15
+        curtaild rehearse site.toml --signal regulation --faults devices=10%,bias=3%,loss_s=60
+        curtaild rehearse site.toml --events contract.toml --json
+
+    \b
+    The signals: **steps** of all sizes, ten minutes each · **ramps** of a quarter of an hour · **regulation**, a set
+    point every 4 s · **base-points** every 5 min that walk and jump, as ERCOT's · **emergency** cuts out of the blue ·
+    **solar**, from dawn to dusk on what the sun gives · **load-shedding**, an hour on, an hour at 15 %.
+
+    \b
+    An events file says what a contract says:
+
+    \b
         [[event]]
         at_s = 600              # seconds from the start
         share = 0.5             # of what can be shed; or limit_w = 250_000; neither: released
@@ -73,8 +90,9 @@ def command(
         announced_s = 300       # how long before it is told
         reach_by_s = 60
 
+    \b
     Exit code 1: a limit would be broken, seen over 4 s and after the response time, by more than a meter's accuracy.
-    2: a file or an option is wrong.
+    2: a file or an option is wrong. How the limit is kept: docs/control.md.
     """
     # only here: a daemon that starts again in the middle of a shed shall not load an emulator first
     from curtaild.rehearse.emulated import CannotEmulate, emulate

@@ -35,10 +35,12 @@ def command(
 ) -> None:
     """Show the link, the limit, the meter, the feeders and the devices of a running daemon.
 
+    \b
     With **--why DEVICE**: why that device stands where it stands, when its turn to be shed comes and by which rule,
     whether it may rise and if not what keeps it down, and what the ledger says of it. The rules are in
     docs/control.md.
 
+    \b
     Exit code 1: no daemon answers there, or the site has no such device.
     """
     if url is not None and config is not None:
