@@ -91,6 +91,10 @@ async def test_whatever_happens_at_the_broker_is_survived(tmp_path: Path) -> Non
         assert flooder.returncode == 0
         await stays(site, held, limit_w)
         assert await site.metric(broker) == 1
+        (link,) = (await site.status())["links"]
+        assert (link["connected"], link["last_error"], link["is_heard"]) == (True, None, True)
+        assert link["rejected"] > len(POISON)
+        assert link["reconnects"] >= 3
 
         # The broker forgets all it kept. The site does not, and tells it anew.
         await stack.aclose()

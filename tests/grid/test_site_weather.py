@@ -69,6 +69,9 @@ async def test_foul_weather_is_survived(tmp_path: Path) -> None:
         assert "no sign of the grid" in status["phase_reason"]
         await site.limited_to(failsafe_w)
         await connected(site, wires, 0, 0)
+        links = (await site.status())["links"]
+        assert [link["connected"] for link in links] == [False, False]
+        assert all(link["last_error"] for link in links)
         await site.true_under(METER_NOISE * failsafe_w)
         middle_w = round(0.6 * site.full_w)
         middle = await site.operator.allocate(middle_w)  # nobody hears it yet

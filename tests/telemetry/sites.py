@@ -190,7 +190,7 @@ def at_work() -> Telemetry:
     telemetry.observe_poll("asic", PollOutcome.OK, 0.02)
     telemetry.observe_poll("modbus", PollOutcome.TIMEOUT, 3.0)
     telemetry.observe_loop_lag(0.0004)
-    telemetry.observe_broker("127.0.0.1:1883", True)
+    telemetry.observe_broker("127.0.0.1:1883", True, True)
     telemetry.observe_ledger(ledger(committed=40))
     telemetry.describe(DeviceId("rig1"), "asic", S19)
     telemetry.update(THE_STATUS)

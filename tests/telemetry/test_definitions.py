@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from curtaild.grid.broker_link import BrokerState
 from curtaild.telemetry import metrics
 from curtaild.telemetry.metrics import METRICS, Kind, Metric
 from curtaild.telemetry.reference import STATUS_KEYS, page
-from curtaild.telemetry.status_json import to_json
+from curtaild.telemetry.status_json import link_json, to_json
 from telemetry.exposed import exposed
 from telemetry.sites import THE_STATUS, at_work
 
@@ -51,6 +52,8 @@ def test_the_committed_page_is_the_generated_one() -> None:
 
 
 def test_the_page_names_every_key_of_the_status() -> None:
-    status = to_json(THE_STATUS)
-    for (_, keys), body in zip(STATUS_KEYS, (status, status["feeders"][0], status["devices"][0]), strict=True):
+    link = BrokerState("native", "mqtt://127.0.0.1:1883", True, 0.0, 0, 0, {}, 0, None, True)
+    status = to_json(THE_STATUS, links=[link_json(link, 1.0)])
+    parts = (status, *(status[key][0] for key in ("links", "feeders", "devices")))
+    for (_, keys), body in zip(STATUS_KEYS, parts, strict=True):
         assert [key for key, _ in keys] == list(body)

@@ -305,10 +305,13 @@ def test_the_ledger_counts_on_whatever_its_health_says() -> None:
 def test_a_broker_is_named_without_its_password() -> None:
     telemetry = Telemetry("1")
     telemetry.observe_broker("mqtts://site:hunter2@grid.example:8883", True)
-    telemetry.observe_broker("10.0.0.2:1883", False)
+    telemetry.observe_broker("10.0.0.2:1883", False, False)
     metrics = exposed(telemetry)
     assert metrics("broker_connected", broker="grid.example:8883") == 1
     assert metrics("broker_connected", broker="10.0.0.2:1883") == 0
+    assert metrics("broker_heard", broker="10.0.0.2:1883") == 0
+    telemetry.observe_broker("10.0.0.2:1883", False, None)
+    assert b"broker_heard{" not in b"".join(telemetry.exposition())
     assert b"hunter2" not in b"".join(telemetry.exposition())
 
 

@@ -78,6 +78,11 @@ LINK_PHASE = _gauge("link_phase", "The grid link's phase: 1 for the one it is in
 LINK_CHANGES = _counter("link_changes", "Times the grid link entered the phase.", "phase")
 HEARTBEAT_AGE = _gauge("heartbeat_age_seconds", "Time since the grid's last heartbeat; absent until the first one.")
 BROKER_CONNECTED = _gauge("broker_connected", "Whether the MQTT broker is connected (0 or 1).", "broker")
+BROKER_HEARD = _gauge(
+    "broker_heard",
+    "Whether what the site publishes comes back from the MQTT broker (0 or 1); absent while not known.",
+    "broker",
+)
 NEXT_LIMIT_CHANGE = _gauge(
     "next_limit_change_seconds", "Time until the next change of a limit that is known today; absent if none is."
 )
@@ -108,6 +113,7 @@ LINK = (
     LINK_CHANGES,
     HEARTBEAT_AGE,
     BROKER_CONNECTED,
+    BROKER_HEARD,
     NEXT_LIMIT_CHANGE,
     ALLOCATIONS_ACCEPTED,
     ALLOCATIONS_REJECTED,

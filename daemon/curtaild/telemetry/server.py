@@ -7,7 +7,7 @@ import asyncio
 import errno
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
@@ -63,7 +63,7 @@ class ListenError(Exception):
 class TelemetryServer:
     """Serves `telemetry` and `status` at `listen`; `health` is asked at each `/healthz` and `/readyz`, which calls the
     daemon ill once no cycle was completed for `stalled_after_s`. `why` gives what renders the explanation of a device,
-    `None` for one that the site does not have."""
+    `None` for one that the site does not have; `links` says how the links to the grid's brokers stand."""
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class TelemetryServer:
         status: Callable[[], SiteStatus | None],
         health: Callable[[], HealthReport],
         *,
+        links: Callable[[], Sequence[status_json.Json]] = tuple,
         why: Callable[[DeviceId], Callable[[], Iterable[bytes]] | None] = lambda device: None,
         stalled_after_s: Seconds = 10.0,
         send_deadline_s: Seconds = SEND_DEADLINE_S,
@@ -80,6 +81,7 @@ class TelemetryServer:
         self._telemetry = telemetry
         self._status = status
         self._health = health
+        self._links = links
         self._why = why
         self._stalled_after_s = stalled_after_s
         self._send_deadline_s = send_deadline_s
@@ -149,7 +151,7 @@ class TelemetryServer:
         if status is None:
             return web.json_response({"error": "no cycle has been completed yet"}, status=503)
         with_devices = request.query.get("devices", "1") != "0"
-        pieces = partial(status_json.encode, status, with_devices)
+        pieces = partial(status_json.encode, status, with_devices, self._links())
         return await self._answer(request, f"status {with_devices}", JSON, pieces)
 
     async def _why_body(self, request: web.Request) -> web.StreamResponse:

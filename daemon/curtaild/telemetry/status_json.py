@@ -15,6 +15,7 @@ from curtaild.core.events import ActuationStage, Condition, LinkPhase
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
 from curtaild.courtesy import stand_aside
+from curtaild.grid.broker_link import BrokerState
 from curtaild_drivers.contract import DeviceId, FeederId, RunState, Seconds
 
 Json: TypeAlias = dict[str, Any]
@@ -28,18 +29,35 @@ class BadStatus(ValueError):
     """The JSON is not a status. The text names the key and what it should be."""
 
 
-def to_json(status: SiteStatus, devices: bool = True) -> Json:
-    """`status` as plain JSON values; without `devices` that key is left out."""
+def to_json(status: SiteStatus, devices: bool = True, links: Sequence[Json] = ()) -> Json:
+    """`status` as plain JSON values; without `devices` that key is left out. `links`: what `link_json` made."""
     body = _site(status)
+    body["links"] = list(links)
     body["feeders"] = [_feeder(feeder) for feeder in status.feeders]
     if devices:
         body["devices"] = [_device(device, status.at) for device in status.devices]
     return body
 
 
-def encode(status: SiteStatus, devices: bool = True) -> Iterator[bytes]:
+def link_json(link: BrokerState, now: Seconds) -> Json:
+    """How the link to one broker stands."""
+    return {
+        "connection": link.connection,
+        "broker": link.url,
+        "connected": link.connected,
+        "for_s": max(0.0, now - link.since),
+        "last_error": link.last_error,
+        "is_heard": link.echo_ok,
+        "reconnects": link.reconnects_total,
+        "received": link.received_total,
+        "rejected": sum(link.rejected_total.values()),
+        "dropped": link.dropped_total,
+    }
+
+
+def encode(status: SiteStatus, devices: bool = True, links: Sequence[Json] = ()) -> Iterator[bytes]:
     """`to_json`, encoded in pieces: one call of the encoder for a whole fleet would hold the interpreter lock."""
-    yield json.dumps(to_json(status, devices=False), allow_nan=False)[:-1].encode()
+    yield json.dumps(to_json(status, False, links), allow_nan=False)[:-1].encode()
     if devices:
         yield b', "devices": ['
         for start in range(0, len(status.devices), AT_ONCE):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from enum import Enum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -123,9 +124,16 @@ class Telemetry:
     def observe_loop_lag(self, seconds: Seconds) -> None:
         self._loop_lag.observe(seconds)
 
-    def observe_broker(self, broker: str, is_connected: bool) -> None:
-        """`broker` is its host and port as the site file names it; a user and password before an `@` are dropped."""
-        self._broker.labels(label_value(broker.rpartition("@")[2])).set(is_connected)
+    def observe_broker(self, broker: str, is_connected: bool, is_heard: bool | None = None) -> None:
+        """`broker` is its host and port as the site file names it; a user and password before an `@` are dropped.
+        `is_heard`: whether what we publish there comes back, `None` while that is not known."""
+        name = label_value(broker.rpartition("@")[2])
+        self._broker.labels(name).set(is_connected)
+        if is_heard is not None:
+            self._broker_hears.labels(name).set(is_heard)
+        else:
+            with suppress(KeyError):  # it was not known before either
+                self._broker_hears.remove(name)
 
     def observe_ledger(self, health: StoreHealth) -> None:
         """How the ledger's store is doing; its totals count since it was opened, which is once in the daemon's life."""
@@ -210,6 +218,7 @@ class Telemetry:
         self._ledger_committed = self._counter(metrics.LEDGER_COMMITTED)
         self._ledger_dropped = self._counter(metrics.LEDGER_DROPPED)
         self._broker = self._gauge(metrics.BROKER_CONNECTED)
+        self._broker_hears = self._gauge(metrics.BROKER_HEARD)
         self._link_changes = self._counter(metrics.LINK_CHANGES)
         self._accepted = self._counter(metrics.ALLOCATIONS_ACCEPTED)
         self._rejected = self._counter(metrics.ALLOCATIONS_REJECTED)
