@@ -86,6 +86,44 @@ async def test_a_gpu_lost_before_the_daemon_came_counts_at_the_most_of_the_other
         assert (await node.read()).power_w == near(wall_w(4 * 70)), "tried again at every read"
 
 
+async def test_a_gpu_that_is_back_under_a_new_handle_is_found_and_none_of_the_others_let_go(
+    make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = make_gpus([H100] * 2, speed=0.0)
+    async with open_node(gpus) as node:
+        await node.apply(at(wall_w(600)))
+        gpus.lose(1)
+        assert (await node.read()).state is RunState.FAULT
+        gpus.recover(1, handles_survive=False)
+        inits = gpus.calls("nvmlInitWithFlags")
+        monkeypatch.setattr("curtaild_drivers.gpu.node.RENEW_S", 3_600.0)
+        await node.read()
+        for _ in range(5):
+            reading = await node.read()
+        assert reading.limit_w == near(wall_w(300 + 700)), "its limit is forgotten, as its driver says itself"
+        assert reading.fault is not None
+        assert "GPU 1: told 300 W, then somebody asked for 700 W" in reading.fault
+        assert gpus.calls("nvmlInitWithFlags") == inits + 1, "looked for once"
+        assert await node.apply(at(wall_w(600))) is Outcome.ACKNOWLEDGED
+        assert requested_w(gpus) == [300.0] * 2
+
+
+async def test_a_gpu_that_stays_lost_is_looked_for_now_and_then(
+    make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = make_gpus([H100] * 2, speed=0.0)
+    async with open_node(gpus) as node:
+        await node.read()
+        gpus.lose(1)
+        inits = gpus.calls("nvmlInitWithFlags")
+        for _ in range(10):
+            assert (await node.read()).power_w == near(wall_w(70 + 700))
+        assert gpus.calls("nvmlInitWithFlags") == inits + 1
+        monkeypatch.setattr("curtaild_drivers.gpu.node.RENEW_S", 0.0)
+        await node.read()
+        assert gpus.calls("nvmlInitWithFlags") == inits + 2
+
+
 async def test_when_all_are_lost_nothing_answers(make_gpus: MakeGpus, open_node: OpenNode) -> None:
     gpus = make_gpus([H100] * 2)
     async with open_node(gpus) as node:

@@ -75,6 +75,9 @@ class AmdHost:
         version = _tried(amdsmi, lambda: amdsmi.amdsmi_get_gpu_driver_info(self._handles[0])["driver_version"])
         return str(version or "unknown"), len(self._handles)
 
+    def renew(self) -> None:
+        """Its handles are asked for once; a GPU that comes back is known by its old one."""
+
     def card(self, index: int) -> Card:
         return AmdCard(self._amdsmi, self._handles[index], index)
 

@@ -110,6 +110,11 @@ class Host(Protocol):
         """Load the library: the driver's version, and how many GPUs there are. Raises `DriverError`."""
         ...
 
+    def renew(self) -> None:
+        """Have the library look at its GPUs anew, without letting go of the driver, which might forget limits. Raises
+        `DriverError`."""
+        ...
+
     def card(self, index: int) -> Card:
         """Find out what one of them can do. Raises `DriverError`."""
         ...

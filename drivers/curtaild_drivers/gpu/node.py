@@ -32,7 +32,7 @@ from curtaild_drivers.contract import (
     Watts,
 )
 from curtaild_drivers.gpu import hooks
-from curtaild_drivers.gpu.card import CardFacts, Host, LibraryGone, Milliwatts
+from curtaild_drivers.gpu.card import CardFacts, CardLost, Host, LibraryGone, Milliwatts
 from curtaild_drivers.gpu.curve import LIMIT, node_points
 from curtaild_drivers.gpu.lane import Lane
 from curtaild_drivers.gpu.memory import NodeMemory
@@ -60,6 +60,8 @@ OPEN_DEADLINE_S = (
 FILE_DEADLINE_S = 2.0
 CLOSE_DEADLINE_S = 0.5
 CAP_SETTLES_S = 5.0
+RENEW_S = 60.0
+"""How often a lost GPU is looked for: its old handle may stay dead though it is back."""
 
 
 class GpuNode(TellsWords, LearnsPoints):
@@ -80,6 +82,7 @@ class GpuNode(TellsWords, LearnsPoints):
         self._words: list[str] = []
         self._fed = settings.fed_curve()
         self._most_w: Watts | None = None
+        self._renewed_at: Seconds = float("-inf")
         self._opening = asyncio.Lock()
         self._applying = asyncio.Lock()
 
@@ -123,6 +126,7 @@ class GpuNode(TellsWords, LearnsPoints):
     async def read(self) -> Reading:
         """Draw and limits of all GPUs, asked at once. Raises the first's error where none answers."""
         await self._open()
+        await self._look_for_the_lost()
         until = _moment_in(self._settings.read_deadline_s)
         taken_at = time.monotonic()
         said = await asyncio.gather(*(slot.look(until) for slot in self._slots), return_exceptions=True)
@@ -235,6 +239,19 @@ class GpuNode(TellsWords, LearnsPoints):
                 slot.card = None
             await _attempted(self._host_lane, self._host.close, _moment_in(CLOSE_DEADLINE_S))
             self._is_open = False
+
+    async def _look_for_the_lost(self) -> None:
+        """Once in a while; the others are not touched."""
+        lost = [slot for slot in self._slots if isinstance(slot.error, CardLost) and slot.card is not None]
+        if not lost or time.monotonic() - self._renewed_at < RENEW_S:
+            return
+        self._renewed_at = time.monotonic()
+        until = _moment_in(self._settings.read_deadline_s)
+        try:
+            await self._host_lane.call(self._host.renew, until)
+        except DriverError:
+            return
+        await asyncio.gather(*(slot.renew(until) for slot in lost), return_exceptions=True)
 
     def _facts(self) -> list[CardFacts]:
         """Of every GPU that could be opened. Raises the first one's error where none could."""

@@ -34,6 +34,15 @@ class NvmlHost:
             raise Unreachable("the NVIDIA driver knows of no GPU")
         return version, count
 
+    def renew(self) -> None:
+        import pynvml
+
+        from curtaild_drivers.gpu.nvml_card import translated
+
+        with translated():
+            pynvml.nvmlInit()  # NVML counts: with the first init still in force nothing is unloaded
+            pynvml.nvmlShutdown()
+
     def card(self, index: int) -> Card:
         from curtaild_drivers.gpu.nvml_card import NvmlCard
 

@@ -61,6 +61,13 @@ class Slot:
             self.error = error
             raise
 
+    async def renew(self, until: Seconds) -> None:
+        """Take hold of a lost GPU anew, if it is there again. Raises `DriverError`, and then it stays as it was."""
+        fresh = await self.lane.call(partial(self._host.card, self.index), until)
+        lost, self.card = self.card, fresh
+        if lost is not None:
+            await self.lane.call(lost.close, until)
+
     async def look(self, until: Seconds) -> CardPower:
         """Ask for its draw and limits. What it is doing is asked afterwards, while nobody waits. Raises
         `DriverError`."""
