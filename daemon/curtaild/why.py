@@ -21,7 +21,9 @@ from curtaild.narrate import watts
 from curtaild_drivers.contract import DeviceId, FeederId, OperatingPoint, Seconds, Watts
 
 ORDER_KEPT_S: Seconds = 2.0
-"""The order of a whole fleet is found no oftener: with 30,000 devices it takes a tenth of a second."""
+DEVICES_PER_S = 1_000
+"""The order of a fleet is kept for so long, and a second for so many of its devices: to find it costs about 10 µs for
+each, which the event loop must not be made to spend often."""
 NAMED_AHEAD = 3
 
 
@@ -86,7 +88,8 @@ class Explanations:
 
     def _find_order(self, site: Site, now: Seconds) -> None:
         known = self._ordered
-        if known is None or known[0] is not site or not 0 <= now - known[1] < ORDER_KEPT_S:
+        kept_s = max(ORDER_KEPT_S, len(site.devices) / DEVICES_PER_S)
+        if known is None or known[0] is not site or not 0 <= now - known[1] < kept_s:
             self._ordered = site, now
             self._order = shed_order(site, now)
             self._places = {name: number for number, name in enumerate(self._order)}
