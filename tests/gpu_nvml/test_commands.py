@@ -105,6 +105,17 @@ async def test_restore_puts_back_what_was_there_before(
     assert (again.returncode, again.stdout.startswith("nothing is remembered")) == (0, True)
 
 
+async def test_a_module_s_limit_is_put_back_for_the_module(
+    make_gpus: MakeGpus, open_node: OpenNode, curtaild: Type, tmp_path: Path
+) -> None:
+    gpus = make_gpus([GH200_MODULE_ONLY])
+    async with open_node(gpus, base_w=100.0, gpu_factor=1.0) as node:
+        await node.apply(at(600.0))
+    assert gpus.requested_w(0, module=True) == 500.0
+    done = curtaild(gpus, "gpu", "restore", "--state", str(tmp_path / "gpu-state.json"))
+    assert (done.returncode, gpus.requested_w(0, module=True)) == (0, 900.0)
+
+
 async def test_the_site_file_says_where_they_are_remembered(
     make_gpus: MakeGpus, open_node: OpenNode, curtaild: Type, tmp_path: Path
 ) -> None:

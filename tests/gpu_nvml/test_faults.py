@@ -312,6 +312,38 @@ async def test_an_old_driver_is_driven_by_what_it_has(
     assert reading.state is RunState.RUNNING
 
 
+DISPENSABLE = [
+    "nvmlDeviceGetFieldValues",
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+    "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetClockInfo",
+    "nvmlDeviceGetMaxClockInfo",
+    "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetPersistenceMode",
+    "nvmlDeviceSetGpuLockedClocks",
+    "nvmlDeviceSetPowerManagementLimit_v2",
+    "nvmlEventSetCreate",
+    "nvmlEventSetWait_v2",
+]
+
+
+@pytest.mark.parametrize("lacking", [DISPENSABLE[:1], DISPENSABLE], ids=["field values", "all that is dispensable"])
+async def test_whatever_else_a_driver_lacks_its_gpus_are_limited(
+    make_gpus: MakeGpus, open_node: OpenNode, lacking: list[str]
+) -> None:
+    gpus = make_gpus([H100] * 2, speed=0.0, lacking=lacking)
+    busy(gpus)
+    async with open_node(gpus) as node:
+        assert await node.apply(at(wall_w(800))) is Outcome.ACKNOWLEDGED
+        gpus.pass_time(10)
+        await node.read()
+        reading = await node.read()
+    assert (reading.power_w, reading.limit_w, reading.fault) == (near(wall_w(800)), near(wall_w(800)), None)
+    assert reading.state is RunState.RUNNING, "what is not proved idle is at work"
+
+
 async def test_a_driver_that_sets_no_limits_is_watched_only(make_gpus: MakeGpus, open_node: OpenNode) -> None:
     gpus = make_gpus([H100], lacking=[SETTER])
     async with open_node(gpus) as node:

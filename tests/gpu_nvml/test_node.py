@@ -16,7 +16,7 @@ from curtaild_drivers.gpu.curve import LIMIT
 from gpu_nvml.conftest import OpenNode
 from nvml_stub.fixtures import MakeGpus
 from nvml_stub.gpus import StubGpus
-from nvml_stub.models import A40, GH200_MODULE_ONLY, H100, L40S
+from nvml_stub.models import A40, GH200, GH200_MODULE_ONLY, H100, L40S
 
 BASE_W, FACTOR = 1_800.0, 1.15
 
@@ -213,6 +213,16 @@ async def test_a_gh200_that_takes_limits_for_its_module_only(make_gpus: MakeGpus
     assert gpus.requested_w(0, module=True) == 500.0
     assert gpus.requested_w(0) == 900.0
     assert (reading.power_w, reading.limit_w) == pytest.approx((600.0, 600.0), abs=1)
+
+
+async def test_a_gh200_that_takes_limits_for_both_is_limited_by_its_gpu_s_own(
+    make_gpus: MakeGpus, open_node: OpenNode
+) -> None:
+    gpus = make_gpus([GH200], speed=0.0)
+    async with open_node(gpus, base_w=100.0, gpu_factor=1.0) as node:
+        assert (await node.operating_points()).highest.draw_w == 1_000.0
+        await node.apply(at(600.0))
+    assert (gpus.requested_w(0), gpus.requested_w(0, module=True)) == (500.0, 900.0)
 
 
 async def test_limits_that_a_stop_would_lose_are_told_of_once(
