@@ -1,32 +1,17 @@
-"""What is fuzzed: every decoder of bytes from the wire. Each target gets one input, alone, and must bear it.
-
-Behind a decoder of the grid's stands the link with a limit in force: it may move only by a message that an independent
-look finds well-formed, and where messages are signed, only by one that was signed.
-"""
+"""What is fuzzed: every decoder of bytes from the wire. Each target gets one input, alone, and must bear it."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from curtaild.core.allocation import (
-    Allocation,
-    AllocationId,
-    AllocationReceived,
-    GridMessage,
-    HeartbeatReceived,
-    Issuer,
-)
-from curtaild.core.events import AllocationTaken
+from curtaild.core.allocation import Allocation, HeartbeatReceived, Issuer
 from curtaild.core.limits import Limit
-from curtaild.core.link import Link, LinkPolicy
-from curtaild.grid.dialect import Dialect, Received
 from curtaild.grid.dsx.isv import LoadTarget
 from curtaild.grid.maestroos import MaestroOSDialect, Switch
 from curtaild.grid.native import Context, Gate, NativeDialect, Rights, Topics, gate_of, signed
@@ -34,61 +19,14 @@ from curtaild_drivers.asic.cgminer import parse
 from curtaild_drivers.asic.http import _parsed
 from curtaild_drivers.asic.protobuf import Message
 from curtaild_drivers.contract import DriverError, FeederId
-from grid.dsx import NOON, TOPIC, Agent, HandClock, at_noon, ec_signer, event, public
+from fuzz.openadr import OPENADR
+from fuzz.oracle import CLOCK, ROOT, Target, hear, said
+from fuzz import openadr
+from grid.dsx import NOON, TOPIC, Agent, at_noon, ec_signer, event, public
 
-ROOT = FeederId("main")
-CLOCK = HandClock()
-HELD_W = 1_000.0
 NPCC = Issuer("npcc")
 TOPICS = Topics("curtaild/v1", "thar-1")
 SAID = (TOPICS.allocation, TOPICS.schedule, TOPICS.heartbeat)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """`bear` raises on what must not be; `seeds` are inputs to begin with, `words` what inputs are made of."""
-
-    bear: Callable[[bytes], None]
-    seeds: Sequence[bytes]
-    words: Sequence[str] = ()
-
-
-# ---- the limit that must hold -----------------------------------------------------------------
-
-
-def held() -> Link:
-    link = Link(LinkPolicy(ROOT, frozenset({ROOT, FeederId("row-1")}), failsafe_w=10.0), CLOCK.monotonic())
-    now = CLOCK.monotonic()
-    for message in (HeartbeatReceived(), AllocationReceived(limit("held", HELD_W))):
-        link.receive(message, now)
-    link.advance(now)
-    return link
-
-
-def limit(name: str, watts: float) -> Allocation:
-    now = CLOCK.monotonic()
-    return Allocation(AllocationId(name), 1, Issuer("holds"), ROOT, Limit(watts), now, now, None)
-
-
-def hear(messages: Iterable[GridMessage], may_state: Callable[[Allocation], bool]) -> None:
-    """The link takes them; whatever moved it must have been stated by somebody who may."""
-    link, now = held(), CLOCK.monotonic()
-    before = link.ceilings(now)
-    assert before[ROOT][0] == Limit(HELD_W)
-    taken = [event.allocation for m in messages for event in link.receive(m, now) if isinstance(event, AllocationTaken)]
-    link.advance(now)
-    for allocation in taken:
-        assert not isinstance(allocation.ceiling, Limit) or 0.0 <= allocation.ceiling.watts < float("inf"), allocation
-        assert may_state(allocation), allocation
-    assert taken or link.ceilings(now) == before
-    ceiling = link.ceilings(now)[ROOT][0]
-    assert isinstance(ceiling, Limit), "no stranger lifts another's limit"
-    assert ceiling.watts <= HELD_W
-
-
-def said(dialect: Dialect, topic: str, payload: bytes, retained: bool) -> list[GridMessage]:
-    messages = list(dialect.decode(Received(topic, payload, retained)))
-    return [*messages, *dialect.tick(True)]
 
 
 # ---- native -----------------------------------------------------------------------------------
@@ -251,6 +189,8 @@ def all_targets() -> dict[str, Target]:
         ),
         "dsx-envelope": Target(bear_dsx_envelope, set_by_isv(), event_words),
         "dsx-targets": Target(bear_dsx_targets, inner, target_words),
+        **OPENADR,
+        "openadr": Target(openadr.bear, openadr.SEEDS, openadr.WORDS),
         "devices": Target(bear_devices, [CGMINER, HTTP, b"\x08\x96\x01\x12\x07testing\x19" + bytes(8)]),
     }
 
