@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from curtaild.cli import grid_dsx, grid_maestroos
+from curtaild.cli import grid_dsx, grid_maestroos, grid_openadr, grid_vtn
 from curtaild.cli.grid_line import (
     SITE_FILE,
     ConfigOption,
@@ -36,13 +36,18 @@ from curtaild_drivers.broker.mqtt import Access
 app = typer.Typer(
     no_args_is_help=True,
     help="Speak as the grid's side, in every dialect: state an allocation, release it, send heartbeats; set a DSX load "
-    "target; switch as MaestroOS. Brokers and topics are the site file's; the operator's own user and password come "
-    "from --username and --password-file.",
+    "target; switch as MaestroOS; be an OpenADR VTN and make its events. Brokers, topics and the VTN's address are the "
+    "site file's; the operator's own user and password come from --username and --password-file.",
 )
 app.command("switch")(grid_maestroos.switch)
 app.command("target")(grid_dsx.target)
 app.command("watch")(grid_dsx.watch)
 app.command("public-keys")(grid_dsx.public_keys)
+app.command("vtn")(grid_vtn.vtn)
+app.command("event")(grid_openadr.event)
+app.command("events")(grid_openadr.events)
+app.command("cancel")(grid_openadr.cancel)
+app.command("reports")(grid_openadr.reports)
 
 IssuerOption = Annotated[str, typer.Option("--issuer", help="Who states it.")]
 KeyOption = Annotated[
