@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+
 from curtaild.core.allocation import GridMessage, ScheduleReceived
 from curtaild.core.limits import Limit
 from curtaild.grid.dialect import Received
 from curtaild.grid.fields import Rejection
 from curtaild.grid.openadr import Snapshot
 from curtaild.grid.openadr.objects import read_json, read_notifiers, read_token, read_token_url, read_topics, read_ven
+from fuzz.oracle import Target
 from openadr.ven import PROGRAM, Ven, event, interval, limits, period
 
 EVENTS = [
@@ -77,3 +79,6 @@ def _check(stated: ScheduleReceived, ven: Ven) -> None:
         assert before.seq < after.seq
     for each in stated.allocations:
         assert not isinstance(each.ceiling, Limit) or 0.0 <= each.ceiling.watts < float("inf")
+
+
+OPENADR = {"openadr": Target(bear, SEEDS, WORDS)}

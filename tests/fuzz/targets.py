@@ -21,7 +21,6 @@ from curtaild_drivers.asic.protobuf import Message
 from curtaild_drivers.contract import DriverError, FeederId
 from fuzz.openadr import OPENADR
 from fuzz.oracle import CLOCK, ROOT, Target, hear, said
-from fuzz import openadr
 from grid.dsx import NOON, TOPIC, Agent, at_noon, ec_signer, event, public
 
 NPCC = Issuer("npcc")
@@ -190,7 +189,6 @@ def all_targets() -> dict[str, Target]:
         "dsx-envelope": Target(bear_dsx_envelope, set_by_isv(), event_words),
         "dsx-targets": Target(bear_dsx_targets, inner, target_words),
         **OPENADR,
-        "openadr": Target(openadr.bear, openadr.SEEDS, openadr.WORDS),
         "devices": Target(bear_devices, [CGMINER, HTTP, b"\x08\x96\x01\x12\x07testing\x19" + bytes(8)]),
     }
 
