@@ -245,6 +245,8 @@ class Daemon:
                 is_heard = [state.echo_ok for state in there if state.echo_ok is not None]
                 is_connected = all(state.connected for state in there)
                 self.telemetry.observe_broker(url, is_connected, all(is_heard) if is_heard else None)
+            for name, ahead_s in grid.clocks_ahead_s.items():
+                self.telemetry.observe_grid_clock(name, ahead_s)
             await asyncio.sleep(1.0)
 
     # ---- what is told of it -------------------------------------------------------------------

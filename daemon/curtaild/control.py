@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 CYCLE_S = 1.0
 LEARNED_EVERY_S = 300.0
+CLOCK_STEP_S = 1.0
+"""A wall clock that moves so far against the monotonic one between two looks was set."""
 LEARNED_SHARE = 0.01
 """Of the devices in each second, when it is time to keep what was learned: all at once would stall the event loop."""
 SHEDS_AT_ONCE = 1_000
@@ -89,6 +91,7 @@ class ControlLoop:
         self._status_interval_s: Seconds = 10.0
         self._told_at: Seconds = -1e9
         self._learned_at = clock.monotonic()
+        self._wall_ahead_s = clock.wall() - clock.monotonic()
         self._unkept: list[Device] = []
         self._intents: set[DeviceId] = {
             device.spec.id for device in site.devices.values() if device.actuation is not None
@@ -205,6 +208,16 @@ class ControlLoop:
         else:
             self._grid.breach(answer)
 
+    def _was_set(self) -> bool:
+        """Whether the wall clock was set. Limits run on the other one; but what is kept for the next start is in wall
+        time, and must be so by the clock that the next start will read."""
+        stepped_s = self._clock.wall() - self._clock.monotonic() - self._wall_ahead_s
+        self._wall_ahead_s += stepped_s
+        if abs(stepped_s) <= CLOCK_STEP_S:
+            return False
+        log.warning("this host's clock was set by %+.1f s; no limit is moved by it", stepped_s)
+        return True
+
     def _show(self, now: Seconds) -> None:
         """Once a second: the status for metrics and people; for the grid when it is due or there is news."""
         self.status = status_of(self.site, now)
@@ -214,9 +227,12 @@ class ControlLoop:
             self._told_at = now
             self._has_news = False
             self._grid.status(self.status)
+        must_keep = self._was_set()
         if now - self._learned_at >= LEARNED_EVERY_S:
             self._learned_at = now
             self._unkept = list(self.site.devices.values())
+            must_keep = True
+        if must_keep:
             self._store.commit([], {memory.LINK: memory.link_document(self.site.link.memory, self._clock)})
         if self._unkept:
             many = math.ceil(len(self.site.devices) * LEARNED_SHARE)

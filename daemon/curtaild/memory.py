@@ -9,6 +9,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -27,6 +28,9 @@ LINK = "link"
 IDENTITY = "identity/"
 INTENT = "intent/"
 LEARNED = "learned/"
+
+
+TOLD_BACK_S = 1.0
 
 
 class _Stated(BaseModel):
@@ -56,6 +60,7 @@ class _Link(BaseModel):
     schedule_seq: dict[str, int]
     known_ids: list[tuple[str, int]]
     hold_until: UnixSeconds | None
+    saved_at: UnixSeconds = 0.0
 
 
 class MemoryDamaged(Exception):
@@ -71,16 +76,25 @@ def link_document(memory: LinkMemory, clock: Clock) -> str:
         schedule_seq={str(issuer): seq for issuer, seq in memory.schedule_seq.items()},
         known_ids=[(str(name), seq) for name, seq in memory.known_ids.items()],
         hold_until=to_unix(clock, memory.hold_until) if memory.hold_until is not None else None,
+        saved_at=clock.wall(),
     ).model_dump_json()
 
 
 def link_memory(documents: Mapping[str, str], clock: Clock) -> LinkMemory | None:
-    """The memory an earlier run left, `None` if there was none. Raises `MemoryDamaged`."""
+    """The memory an earlier run left, `None` if there was none. Raises `MemoryDamaged`.
+
+    A clock that shows less than when this was saved was set back, or begins at 1970: then no time has passed as far as
+    is known, and what was in force is in force.
+    """
     text = documents.get(LINK)
     if text is None:
         return None
     try:
         kept = _Link.model_validate_json(text)
+        back_s = max(0.0, kept.saved_at - clock.wall())
+        if back_s > TOLD_BACK_S:
+            log.error("this host's clock is %.0f s behind what it showed before; limits hold as they were", back_s)
+        clock = _Earlier(clock, back_s)
         return LinkMemory(
             allocations=[_allocation(stated, clock) for stated in kept.allocations],
             scheduled={AllocationId(name) for name in kept.scheduled},
@@ -91,6 +105,20 @@ def link_memory(documents: Mapping[str, str], clock: Clock) -> LinkMemory | None
         )
     except ValueError as error:
         raise MemoryDamaged(f"the grid link's memory cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """`clock`, with a wall that shows `back_s` more."""
+
+    clock: Clock
+    back_s: Seconds
+
+    def monotonic(self) -> Seconds:
+        return self.clock.monotonic()
+
+    def wall(self) -> UnixSeconds:
+        return self.clock.wall() + self.back_s
 
 
 def _stated(allocation: Allocation, clock: Clock) -> _Stated:

@@ -191,6 +191,7 @@ def at_work() -> Telemetry:
     telemetry.observe_poll("modbus", PollOutcome.TIMEOUT, 3.0)
     telemetry.observe_loop_lag(0.0004)
     telemetry.observe_broker("127.0.0.1:1883", True, True)
+    telemetry.observe_grid_clock("native", -0.2)
     telemetry.observe_ledger(ledger(committed=40))
     telemetry.describe(DeviceId("rig1"), "asic", S19)
     telemetry.update(THE_STATUS)

@@ -3,7 +3,7 @@ once, on receipt, so that a later jump of the wall clock neither ends nor prolon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType, TypeAlias
 
@@ -80,7 +80,9 @@ class ScheduleReceived:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReceived:
-    """The grid's side is alive."""
+    """The grid's side is alive. `ahead_s`: how far its clock is ahead of ours, where it told the time; for people."""
+
+    ahead_s: Seconds | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

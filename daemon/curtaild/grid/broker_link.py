@@ -36,6 +36,8 @@ WATCH_EVERY_S = 1.0
 FLOOD_MESSAGES = 500
 """Messages between two looks (`WATCH_EVERY_S`) that count as a flood; mosquitto drops the newest past 1,000 waiting."""
 CALM_MESSAGES = 50
+CLOCK_STEP_S = 1.0
+"""A wall clock that moves so far between two looks was set; NTP's slewing moves it by half a millisecond a second."""
 
 READING_SHARE = 0.2
 READING_BURST_S = 0.05
@@ -232,14 +234,19 @@ class BrokerLink:
     # ---- watching -----------------------------------------------------------------------------
 
     async def _watch(self, client: aiomqtt.Client, inbox: Inbox) -> None:
-        """Now and then: is our status coming back, and is a flood over?
+        """Now and then: is our status coming back, is a flood over, was our clock set?
 
         A flood makes the *broker* drop the newest messages for us, unseen. So once it is over, ask for the retained
-        copies again.
+        copies again; and also once the clock is right by which they may have been refused.
         """
-        seen, is_flooded = 0, False
+        seen, is_flooded, offset_s = 0, False, self._wall_offset_s()
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
+            stepped_s, offset_s = self._wall_offset_s() - offset_s, self._wall_offset_s()
+            if abs(stepped_s) > CLOCK_STEP_S:
+                url = self._access.url
+                log.warning("grid link to %s: our clock was set by %+.0f s; asking for the state again", url, stepped_s)
+                await self._subscribe_state(client)
             arrived, seen = inbox.arrived_total - seen, inbox.arrived_total
             if arrived > FLOOD_MESSAGES and not is_flooded:
                 is_flooded = True
@@ -252,6 +259,9 @@ class BrokerLink:
                 self._echo_expected = None  # dropped with the rest, most likely; that is no one's access list
             else:
                 self._check_echo()
+
+    def _wall_offset_s(self) -> Seconds:
+        return self._clock.wall() - self._clock.monotonic()
 
     def _check_echo(self) -> None:
         if self._echo_expected is None or self._clock.monotonic() < self._echo_due_at:

@@ -5,6 +5,7 @@ answers go to the connection that the allocation came by, breaches and the statu
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,7 +21,11 @@ from curtaild.grid.dialect import Dialect, Publication
 from curtaild_drivers.broker.mqtt import Access
 from curtaild_drivers.contract import Seconds
 
+log = logging.getLogger("curtaild.grid")
+
 TICK_S = 1.0
+CLOCKS_AGREE_S = 10.0
+"""Clocks further apart than this are told of. A heartbeat may take a while on its way."""
 MOST_ISSUERS_KEPT = 4096
 """Allocations whose issuer is remembered, to say in the status whose limit holds."""
 
@@ -125,6 +130,7 @@ class GridLink:
         self._connections: list[Line] = []
         self._beaten_at: dict[str, Seconds] = {}
         self._issuers: OrderedDict[AllocationId, Issuer] = OrderedDict()
+        self.clocks_ahead_s: dict[str, Seconds] = {}
 
     def connect(self, name: str, dialect: Dialect, accesses: Sequence[Access]) -> None:
         """Add a connection at brokers; before `run`. `name` is its own among them."""
@@ -150,10 +156,22 @@ class GridLink:
         """A sign of life passes on only while every connection that promises them gives them: one that went silent
         must not hide behind the others."""
         if isinstance(message, HeartbeatReceived):
+            if message.ahead_s is not None:
+                self._note_clock(name, message.ahead_s)
             self._beaten_at[name] = self._clock.monotonic()
             if not all(self._is_alive(connection) for connection in self._connections):
                 return
         self._deliver(message)
+
+    def _note_clock(self, name: str, ahead_s: Seconds) -> None:
+        was_off = abs(self.clocks_ahead_s.get(name, 0.0)) > CLOCKS_AGREE_S
+        is_off = abs(ahead_s) > CLOCKS_AGREE_S
+        self.clocks_ahead_s[name] = ahead_s
+        if is_off and not was_off:
+            way = "ahead of" if ahead_s > 0 else "behind"
+            log.warning("grid connection %s: the grid's clock is %.0f s %s ours", name, abs(ahead_s), way)
+        elif was_off and not is_off:
+            log.warning("grid connection %s: the grid's clock and ours agree again", name)
 
     def _is_alive(self, connection: Line) -> bool:
         if not connection.dialect.beats:

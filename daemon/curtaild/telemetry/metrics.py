@@ -83,6 +83,11 @@ BROKER_HEARD = _gauge(
     "Whether what the site publishes comes back from the MQTT broker (0 or 1); absent while not known.",
     "broker",
 )
+GRID_CLOCK_AHEAD = _gauge(
+    "grid_clock_ahead_seconds",
+    "How far the grid's clock is ahead of the site's, by the last heartbeat that told the time; negative is behind.",
+    "connection",
+)
 NEXT_LIMIT_CHANGE = _gauge(
     "next_limit_change_seconds", "Time until the next change of a limit that is known today; absent if none is."
 )
@@ -114,6 +119,7 @@ LINK = (
     HEARTBEAT_AGE,
     BROKER_CONNECTED,
     BROKER_HEARD,
+    GRID_CLOCK_AHEAD,
     NEXT_LIMIT_CHANGE,
     ALLOCATIONS_ACCEPTED,
     ALLOCATIONS_REJECTED,

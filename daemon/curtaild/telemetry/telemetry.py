@@ -135,6 +135,10 @@ class Telemetry:
             with suppress(KeyError):  # it was not known before either
                 self._broker_hears.remove(name)
 
+    def observe_grid_clock(self, connection: str, ahead_s: Seconds) -> None:
+        """How far the grid's clock was ahead of ours at `connection`'s last heartbeat."""
+        self._grid_clock.labels(label_value(connection)).set(ahead_s)
+
     def observe_ledger(self, health: StoreHealth) -> None:
         """How the ledger's store is doing; its totals count since it was opened, which is once in the daemon's life."""
         self._ledger_writing.set(health.ok)
@@ -218,6 +222,7 @@ class Telemetry:
         self._ledger_committed = self._counter(metrics.LEDGER_COMMITTED)
         self._ledger_dropped = self._counter(metrics.LEDGER_DROPPED)
         self._broker = self._gauge(metrics.BROKER_CONNECTED)
+        self._grid_clock = self._gauge(metrics.GRID_CLOCK_AHEAD)
         self._broker_hears = self._gauge(metrics.BROKER_HEARD)
         self._link_changes = self._counter(metrics.LINK_CHANGES)
         self._accepted = self._counter(metrics.ALLOCATIONS_ACCEPTED)

@@ -68,11 +68,11 @@ def _read(
 ) -> GridMessage | None:
     shapes.VERSION.of(body)
     if topic == context.topics.heartbeat:
-        at, seq = shapes.AT.of(body), shapes.SEQ.of(body)
+        at, seq, wall = shapes.AT.of(body), shapes.SEQ.of(body), context.clock.wall()
         if context.gate is not None and signer is not None:
-            is_new = context.gate.is_new_beat(signer, at, seq, context.clock.wall(), context.max_clock_skew_s)
-            return HeartbeatReceived() if is_new else None
-        return HeartbeatReceived()
+            is_new = context.gate.is_new_beat(signer, at, seq, wall, context.max_clock_skew_s)
+            return HeartbeatReceived(at - wall) if is_new else None
+        return HeartbeatReceived(at - wall)
     if topic == context.topics.schedule:
         return _schedule(body, retained, context)
     return AllocationReceived(_allocation(body, context), retained)
