@@ -45,6 +45,8 @@ EXACT = Policy(
     restart_jitter_s=0.0,
     boot_grace_s=0.0,
     poll_slack_s=5.0,
+    exchange_after_s=2.0,
+    exchange_every_s=4.0,
 )
 """No margins, no noise, no chance: what is left is the rule itself."""
 

@@ -176,9 +176,7 @@ def rate_at(spec: DeviceSpec, point: OperatingPoint) -> float:
     [
         ("all on", 0),
         ("all off", 1),
-        pytest.param(
-            "mixed", 2, marks=pytest.mark.xfail(strict=True, reason="nothing is exchanged for a gain in value alone")
-        ),
+        ("mixed", 2),
     ],
 )
 def test_it_comes_to_rest_within_one_increment_per_feeder_of_the_optimum(begins: str, first: int) -> None:

@@ -249,7 +249,7 @@ def test_a_new_site_file_keeps_what_is_known() -> None:
     told = len(site.told())
     specs = [spec_of("a", None, ROW_B, rated_w=3_000.0, priority=90), spec_of("c", MODES, ROW_A)]
     policy = LinkPolicy(SITE, frozenset(site.tree.specs), 0.0)
-    site.site.reconfigure(site.tree, specs, policy, EXACT)
+    site.site.reconfigure(site.tree, specs, policy, replace(EXACT, exchange_after_s=math.inf))
     site.points = {DeviceId("a"): site.points[DeviceId("a")], DeviceId("c"): point_of(MODES, "low")}
     site.run(10)
     assert site.device("a") is known

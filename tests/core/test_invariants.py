@@ -16,9 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from core.plain_tally import plain_tally
 from core.virtual_site import VirtualSite
-from curtaild.core.allocation import Allocation
+from curtaild.core.allocation import Allocation, Urgency
 from curtaild.core.cycle import Command, Decision
 from curtaild.core.events import Condition, LinkPhase
+from curtaild.core.limits import UNLIMITED, within
 from curtaild.core.policy import Policy
 from curtaild.core.tally import tally
 from curtaild_drivers.contract import DeviceId, FeederId, Seconds, Watts
@@ -62,9 +63,12 @@ class SiteUnderFire(RuleBasedStateMachine):
         models=st.lists(st.sampled_from(sorted(MODELS)), min_size=2, max_size=9),
         metered=st.sampled_from([frozenset(), frozenset({ROW_A}), frozenset({ROW_A, ROW_B}), frozenset({SITE})]),
         failsafe=st.floats(0.0, 0.6),
+        flex=st.sampled_from([None, None, 0.0, 0.3]),
         seed=st.integers(0, 2**16),
     )
-    def build(self, models: list[str], metered: frozenset[FeederId], failsafe: float, seed: int) -> None:
+    def build(
+        self, models: list[str], metered: frozenset[FeederId], failsafe: float, flex: float | None, seed: int
+    ) -> None:
         self.feeders = [
             PlantFeeder(SITE, None, 800.0, 0.01),
             PlantFeeder(ROW_A, SITE, 200.0),
@@ -83,6 +87,7 @@ class SiteUnderFire(RuleBasedStateMachine):
             ratings_w={SITE: self.full_w, ROW_A: self.full_w, ROW_B: self.full_w},
             policy=Policy(response_s=60.0, reading_error_fraction=0.08),
             unmetered=frozenset({SITE, ROW_A, ROW_B}) - metered,
+            flex={device.id: flex for device in devices[::2]} if flex is not None else {},
         )
         self.world.observers.append(self.check_decision)
         self.sent: list[Allocation] = []
@@ -100,6 +105,7 @@ class SiteUnderFire(RuleBasedStateMachine):
         starts_in_s=st.sampled_from([0.0, 0.0, 20.0, 200.0]),
         lasts_s=st.sampled_from([None, None, 90.0, 600.0]),
         ramp=st.sampled_from([None, 0.5]),
+        urgency=st.sampled_from(Urgency),
     )
     def allocate(
         self,
@@ -108,6 +114,7 @@ class SiteUnderFire(RuleBasedStateMachine):
         starts_in_s: float,
         lasts_s: float | None,
         ramp: float | None,
+        urgency: Urgency,
     ) -> None:
         allocation = self.world.allocate(
             share * self.full_w if share is not None else None,
@@ -115,6 +122,7 @@ class SiteUnderFire(RuleBasedStateMachine):
             starts_in_s=starts_in_s,
             lasts_s=lasts_s,
             ramp_w_per_min=ramp * self.full_w if ramp is not None else None,
+            urgency=urgency,
         )
         self.sent.append(allocation)
         self._live(1)
@@ -207,6 +215,8 @@ class SiteUnderFire(RuleBasedStateMachine):
         """Rules 1, 2, 3, 6: no raise unless everything reserved, with it counted, fits every feeder up to the root."""
         if not decision.commands:
             self._check_sums()
+        for command in decision.commands:
+            self._check_flex(command)
         raises = [command for command in decision.commands if command.is_raise]
         if not raises:
             return
@@ -219,6 +229,21 @@ class SiteUnderFire(RuleBasedStateMachine):
             assert not device.conditions & {Condition.STALE, Condition.UNREACHABLE}
         self._check_reservation(raises)
         self._check_truth(raises)
+
+    def _check_flex(self, command: Command) -> None:
+        """No routine limit takes more of a device than its flex."""
+        site = self.world.site
+        device = site.devices[command.device]
+        floor = device.flex_floor()
+        if command.is_raise or floor is None or command.target.draw_w >= floor.draw_w:
+            return
+        link = site.link
+        moments = [site.stepped_at, *(moment for moment, _ in link.coming(site.stepped_at, math.inf))]
+        assert any(
+            site.tallies[feeder].total_planned_w > within(link.firm(moment).get(feeder, UNLIMITED), self.full_w)
+            for feeder in site.tree.paths[device.spec.feeder]
+            for moment in moments
+        ), command
 
     def _check_sums(self) -> None:
         """The running sums are those of a site added up from nothing."""
@@ -286,7 +311,9 @@ class SiteUnderFire(RuleBasedStateMachine):
             if feeder in site.tree.paths[device.spec.feeder] and device.is_trusted:
                 headed_for, points = device.headed_for(), device.spec.points
                 assert points is not None
-                assert headed_for == points.lowest, (device.spec.id, headed_for, site.deficits[feeder])
+                floor = device.flex_floor()
+                is_spared = floor is not None and headed_for is not None and headed_for.draw_w <= floor.draw_w
+                assert headed_for == points.lowest or is_spared, (device.spec.id, headed_for, site.deficits[feeder])
 
     @invariant()
     def silence_is_safe(self) -> None:

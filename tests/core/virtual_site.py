@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -45,6 +45,7 @@ class VirtualSite:
     min_off_s: Seconds = 30.0
     heartbeats: bool = True
     unmetered: frozenset[FeederId] = frozenset()
+    flex: Mapping[DeviceId, float] = field(default_factory=dict)
     latency: Random = field(default_factory=lambda: Random(0))
     now: Seconds = 0.0
     events: list[Event] = field(default_factory=list)
@@ -94,6 +95,7 @@ class VirtualSite:
                 rated_w=self.plant.miner(device).model.rated_w * 1.1,
                 stale_after_s=self.stale_after_s,
                 min_off_s=self.min_off_s,
+                flex=self.flex.get(device),
             )
             for device in self.plant.device_ids
         ]
@@ -121,6 +123,7 @@ class VirtualSite:
         lasts_s: Seconds | None = None,
         ramp_w_per_min: float | None = None,
         reach_by_s: Seconds | None = None,
+        urgency: Urgency = Urgency.NORMAL,
     ) -> Allocation:
         """The grid states a limit; delivered at the next tick."""
         self._seq += 1
@@ -135,7 +138,7 @@ class VirtualSite:
             valid_until=self.now + starts_in_s + lasts_s if lasts_s is not None else None,
             reach_by_s=reach_by_s,
             max_ramp_up_w_per_min=ramp_w_per_min,
-            urgency=Urgency.NORMAL,
+            urgency=urgency,
         )
         self.deliver(allocation)
         return allocation

@@ -14,9 +14,10 @@ from typing import NamedTuple
 from curtaild.core import dispatch, reserve
 from curtaild.core.allocation import AllocationId, GridMessage
 from curtaild.core.compliance import Standing
-from curtaild.core.device import Actuation, exact
+from curtaild.core.device import Actuation, Device, exact
 from curtaild.core.events import (
     Ack,
+    ActuationChanged,
     ActuationId,
     ActuationStage,
     Condition,
@@ -25,6 +26,7 @@ from curtaild.core.events import (
     LimitChanged,
     MeterChanged,
 )
+from curtaild.core.exchange import exchange
 from curtaild.core.limits import UNLIMITED, Ceiling, Limit, within
 from curtaild.core.link import FAILSAFE
 from curtaild.core.market import earns_too_little
@@ -232,6 +234,7 @@ def _set_limits(site: Site, now: Seconds) -> list[Event]:
         before = site.limits.get(feeder)
         if before is None or before[0] != ceiling:
             events.append(LimitChanged(now, feeder, before[0] if before is not None else None, ceiling, source))
+            site.limited_at, site.exchange_at = now, now
         site.limits[feeder] = (ceiling, source)
         limit_w = within(ceiling, spec.rating_w)
         site.ramp_w[feeder] = limit_w
@@ -276,13 +279,45 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
         site.room_since = now
     if not moves:
         moves = dispatch.unprofitable(site.roster.losing, site.policy, now)
-    if not moves and site.room_since is not None:
+    if moves:
+        site.exchange = None
+    if not moves and site.room_since is not None and not _waits_for_falls(site, now):
         since, policy = site.room_since, site.policy
         candidates = [device for device in site.roster.can_rise if dispatch.may_rise(device, now, since, policy)]
-        moves = dispatch.give_back(candidates, site.tree, room, policy, math.floor(site.starts_owed), now)
+        wanted = site.exchange.raises if site.exchange is not None else None
+        moves = dispatch.give_back(candidates, site.tree, room, policy, math.floor(site.starts_owed), now, wanted)
         site.starts_owed -= len(moves)
+        if wanted is not None:
+            for move in moves:
+                del wanted[move.device]
+    if not moves:
+        moves = _exchange(site, room, now)
     commands, issued = _issue(site, moves, now)
     return commands, issued + deficits
+
+
+def _exchange(site: Site, room: Room, now: Seconds) -> list[Move]:
+    """At rest: make room for what earns more."""
+    root, policy = site.tallies[site.tree.root], site.policy
+    rested_at = max(root.last_move_at, site.limited_at) + policy.exchange_after_s
+    is_at_rest = root.in_flight == 0 and site.exchange is None and not room.coming and max(room.over_w.values()) <= 0.0
+    if not is_at_rest or now < rested_at or now < site.exchange_at:
+        return []
+    site.exchange_at = now + policy.exchange_every_s
+    site.exchange = exchange(site.devices.values(), site.tree, room, policy, now)
+    return site.exchange.falls if site.exchange is not None else []
+
+
+def _waits_for_falls(site: Site, now: Seconds) -> bool:
+    """Whether what is falling makes room for others: freed bit by bit, it would go back to whom it was taken from."""
+    under_way = site.exchange
+    if under_way is None:
+        return False
+    under_way.is_down = under_way.is_down or site.tallies[site.tree.root].in_flight == 0
+    if now >= under_way.until or not under_way.raises:
+        site.exchange = None
+        return False
+    return not under_way.is_down
 
 
 def _room(site: Site, now: Seconds) -> Room:
@@ -291,13 +326,13 @@ def _room(site: Site, now: Seconds) -> Room:
     firm = site.link.firm(now) if site.has_flex else None
     for feeder in site.tree.specs:
         sums, limit_w, ramp_w = site.tallies[feeder], site.limit_w(feeder), site.ramp_w[feeder]
-        is_over = sums.total_planned_w > limit_w + MILLIWATT
+        is_over = sums.total_planned_w > limit_w + MILLIWATT and not _is_noise(site, feeder, limit_w)
         over_w = sums.total_planned_w - limit_w if is_over else _unexplained_w(site, feeder, limit_w, now)
         room.over_w[feeder] = over_w + site.policy.margin_w(limit_w) if over_w > 0 else 0.0
         room.free_w[feeder] = ramp_w - site.policy.margin_w(ramp_w) - sums.total_reserved_w
         if firm is not None:
             room.firm_over_w[feeder] = _firm_over_w(site, feeder, firm)
-        if sums.are_edges_shared:
+        if sums.spread_w > 0.0:
             room.edge_w2[feeder] = sums.edge_w2
     horizon = now + site.slowest.down_s + site.slowest.up_s + AHEAD_S
     room.coming = [
@@ -306,6 +341,18 @@ def _room(site: Site, now: Seconds) -> Room:
         if (window := _window(site, moment, ceilings)) is not None
     ]
     return room
+
+
+def _is_noise(site: Site, feeder: FeederId, limit_w: Watts) -> bool:
+    """Whether a fresh meter shows that a little over by the sum of upper edges is none in truth: with all added that is
+    yet to rise, and nothing taken off that is yet to fall, the meter would still show the limit kept."""
+    sums, meter = site.tallies[feeder], site.meters.get(feeder)
+    if meter is None or not meter.is_fresh or not meter.is_estimated:
+        return False
+    if sums.total_planned_w - limit_w > site.policy.dead_band_w(limit_w):
+        return False
+    to_come_w = max(0.0, sums.planned_w - sums.spread_w - sums.measured_w)
+    return meter.smoothed_w + to_come_w <= limit_w - site.policy.margin_w(limit_w)
 
 
 def _window(site: Site, moment: Seconds, ceilings: dict[FeederId, Ceiling]) -> Window | None:
@@ -364,36 +411,35 @@ def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], 
     """Make the commands: the largest shed first."""
     commands: list[Command] = []
     events: list[Event] = []
+    issued: list[Device] = []
     feeders_shed: set[FeederId] = set()
     behind = {feeder: _allocation_behind(site, feeder) for feeder in {move.feeder for move in moves}}
-    for move in moves:
-        device = site.devices[move.device]
-        earlier = device.actuation
+    devices, next_id, stage = site.devices, site.next_actuation_id, ActuationStage.ISSUED
+    for name, target, is_raise, rule, feeder in moves:  # a shed has ten thousand: nothing here that can be left out
+        device = devices[name]
+        earlier, before, reserved_w = device.actuation, device.setpoint, device.reserved_w
         if earlier is not None:
             events.append(
                 reserve.changed(device, earlier, ActuationStage.CANCELLED, now, "replaced by a newer command")
             )
-        device.actuation = actuation = Actuation(
-            id=site.next_actuation_id(),
-            target=move.target,
-            before=device.setpoint,
-            is_raise=move.is_raise,
-            issued_at=now,
-            reserved_before_w=device.reserved_w,
-            rule=move.rule,
-            allocation_id=behind[move.feeder],
-            replaces_unsettled=earlier is not None,
+        actuation_id, allocation_id = next_id(), behind[feeder]
+        device.actuation = Actuation(
+            actuation_id, target, before, is_raise, now, reserved_w, rule, allocation_id, earlier is not None
         )
         device.recent_w = ()
-        site.roster.touch(device)
-        if not move.is_raise:
+        issued.append(device)
+        if not is_raise:
             feeders_shed.add(device.spec.feeder)
             device.sheds += 1
             device.turn = None
-            device.restore_after = dispatch.restore_after(device, move.target, now)
-        events.append(reserve.changed(device, actuation, ActuationStage.ISSUED, now, ""))
-        shed_w = device.planned_w - device.upper_w(move.target)
-        commands.append(Command(actuation.id, move.device, move.target, move.is_raise, shed_w))
+            device.restore_after = dispatch.restore_after(device, target, now)
+        events.append(
+            ActuationChanged(
+                now, actuation_id, name, stage, before, target, is_raise, reserved_w, device.draw_w, allocation_id, rule
+            )
+        )
+        commands.append(Command(actuation_id, name, target, is_raise, device.planned_w - device.upper_w(target)))
+    site.roster.touch_all(issued)
     for feeder in feeders_shed:
         site.shed_at.update(dict.fromkeys(site.tree.paths[feeder], now))
     commands.sort(key=attrgetter("shed_w"), reverse=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from curtaild.core import hull
@@ -16,7 +16,7 @@ from curtaild.core.market import loses_money, step_up
 from curtaild.core.policy import Policy
 from curtaild.core.room import Move, Room
 from curtaild.core.shed import UNREADABLE
-from curtaild_drivers.contract import OperatingPoint, Seconds, Watts
+from curtaild_drivers.contract import DeviceId, OperatingPoint, Seconds, Watts
 
 SMALLEST_RAISE = 0.05  # of rated draw: what is less is not worth a command
 
@@ -44,15 +44,18 @@ def give_back(
     policy: Policy,
     most_starts: int,
     now: Seconds,
+    wanted: Mapping[DeviceId, OperatingPoint] | None = None,
 ) -> list[Move]:
     """What may go up. `candidates` have passed `may_rise`; `room.free_w` counts all that is reserved. A device that
-    could not be up and down again before a lower limit begins must fit under that one too."""
+    could not be up and down again before a lower limit begins must fit under that one too. `wanted`: only these, and
+    each in one step as far as that."""
     if room.free_w[tree.root] <= 0:
         return []
     free = [(now, dict(room.free_w)), *((window.at, dict(window.free_w)) for window in room.coming)]
     targets: dict[Device, OperatingPoint] = {}
     rules: dict[Device, str] = {}
-    heap = [entry for device in candidates if (entry := _next_upper(device, device.setpoint, policy)) is not None]
+    entries = (_next_upper(device, device.setpoint, policy, wanted) for device in candidates)
+    heap = [entry for entry in entries if entry is not None]
     heapq.heapify(heap)
     while heap:
         _, _, _, device, upper = heapq.heappop(heap)
@@ -63,29 +66,30 @@ def give_back(
         away_s = device.spec.settle_up_s + device.spec.settle_down_s
         bound_by = [free_w for begins_at, free_w in free if begins_at - now <= away_s]
         free_here_w, bottleneck = min((free_w[member], member) for free_w in bound_by for member in path)
-        held_w = device.reserved_w if earlier is None else _worst_w(device, present, policy)
+        held_w = device.reserved_w if earlier is None else worst_w(device, present, policy)
         target = upper
-        if _worst_w(device, upper, policy) - held_w > free_here_w:
-            if not upper.divisible or _worst_w(device, present, policy) - held_w > free_here_w:
+        if worst_w(device, upper, policy) - held_w > free_here_w:
+            if not upper.divisible or worst_w(device, present, policy) - held_w > free_here_w:
                 continue
-            ratio = _worst_w(device, upper, policy) / upper.draw_w
+            ratio = worst_w(device, upper, policy) / upper.draw_w
             target = hull.point_at(points, (held_w + free_here_w) / ratio)
             if target.draw_w - present.draw_w < max(points.step_w, SMALLEST_RAISE * device.spec.rated_w):
                 continue
-            if _worst_w(device, target, policy) - held_w > free_here_w:
+            if worst_w(device, target, policy) - held_w > free_here_w:
                 continue
         targets[device] = target
         rules[device] = f"{bottleneck} has {free_here_w:.0f} W free"
-        taken_w = max(0.0, _worst_w(device, target, policy) - held_w)
+        taken_w = max(0.0, worst_w(device, target, policy) - held_w)
         for free_w in bound_by:
             for member in path:
                 free_w[member] -= taken_w
-        if target is upper and (following := _next_upper(device, target, policy)) is not None:
+        is_further = target is upper and wanted is None
+        if is_further and (following := _next_upper(device, target, policy)) is not None:
             heapq.heappush(heap, following)
     return [Move(device.spec.id, target, True, rules[device], tree.root) for device, target in targets.items()]
 
 
-def _worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:
+def worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:
     """What a raise to `point` adds to, what is reserved for the device included, until the meter has seen it: the error
     of what no meter saw, and the edge that it no longer shares with the other units."""
     reach_w = max(device.reserved_w, device.may_reach_w(point))
@@ -96,11 +100,18 @@ def _worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:
 _Entry: TypeAlias = tuple[tuple[float, ...], float, int, Device, OperatingPoint]
 
 
-def _next_upper(device: Device, present: OperatingPoint | None, policy: Policy) -> _Entry | None:
+def _next_upper(
+    device: Device,
+    present: OperatingPoint | None,
+    policy: Policy,
+    wanted: Mapping[DeviceId, OperatingPoint] | None = None,
+) -> _Entry | None:
     step = step_up(device, present) if present is not None else None
-    if present is None or step is None:
+    if present is None or step is None or (wanted is not None and device.spec.id not in wanted):
         return None
     earning, upper = step
+    if wanted is not None:
+        upper = wanted[device.spec.id]
     if loses_money(device, present, upper, policy):
         return None
     return tuple(-part for part in earning), -device.slept_s, device.order, device, upper

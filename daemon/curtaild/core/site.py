@@ -9,6 +9,7 @@ from curtaild.core.auxiliary import MeteredFeeder
 from curtaild.core.compliance import Compliance
 from curtaild.core.device import Actuation, Device, DeviceSpec, Step
 from curtaild.core.events import ActuationId, ActuationStage
+from curtaild.core.exchange import Exchange
 from curtaild.core.feeders import FeederTree
 from curtaild.core.limits import UNLIMITED, Ceiling, within
 from curtaild.core.link import Link, LinkPolicy
@@ -71,6 +72,9 @@ class Site:
         self.actuations_issued = 0
         self.starts_owed = 0.0
         self.room_since: Seconds | None = None
+        self.limited_at: Seconds = now
+        self.exchange_at: Seconds = now
+        self.exchange: Exchange | None = None
         self.over_since: dict[FeederId, Seconds] = {}
         self.shed_at: dict[FeederId, Seconds] = {}
         for intent in intents:

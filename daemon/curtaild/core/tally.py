@@ -20,9 +20,9 @@ class FeederTally:
     `reserved_w`, `planned_w`, `measured_w`: plain sums. `unseen_w`: what devices may draw beyond their own word where
     no meter has seen them since they moved; `just_moved_w` what they may have been drawing more when the meter was last
     read. `in_doubt_w`: how far unread devices and unconfirmed actuations leave the sum open. `edge_w`: what of
-    `planned_w` is there for each unit's own spread; `edge_w2` the sum of its squares;
-    `spared_w`: what devices draw that only an emergency may take. `are_edges_shared`: a meter sees them all, so that
-    that sum's root is held against the limit in their place.
+    `planned_w` is there for each unit's own spread; `edge_w2` the sum of its squares.
+    `spread_w`: where a meter sees them all, what the edges come to less together than one by one, not held against the
+    limit. `spared_w`: what devices draw that only an emergency may take.
     `total_reserved_w`, `total_planned_w`: with auxiliary load, what is held against the limit.
     """
 
@@ -36,7 +36,7 @@ class FeederTally:
     in_doubt_w: Watts = 0.0
     edge_w: Watts = 0.0
     edge_w2: float = 0.0
-    are_edges_shared: bool = False
+    spread_w: Watts = 0.0
     spared_w: Watts = 0.0
     lowest_w: Watts = 0.0
     highest_w: Watts = 0.0
@@ -145,7 +145,6 @@ def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None
         return
     least_w = -policy.reading_error_fraction * own.measured_w
     own.auxiliary_w = meter.upper_w(1.0, least_w)
-    own.are_edges_shared = True
-    spread_w = max(0.0, own.edge_w - math.sqrt(own.edge_w2))
-    own.total_reserved_w = own.reserved_w - spread_w + own.unseen_w + own.auxiliary_w
-    own.total_planned_w = own.planned_w - spread_w + meter.upper_w(planned_share, least_w * min(planned_share, 1.0))
+    own.spread_w = max(0.0, own.edge_w - math.sqrt(own.edge_w2))
+    own.total_reserved_w = own.reserved_w - own.spread_w + own.unseen_w + own.auxiliary_w
+    own.total_planned_w = own.planned_w - own.spread_w + meter.upper_w(planned_share, least_w * min(planned_share, 1.0))
