@@ -23,6 +23,7 @@ from curtaild.grid.dsx.isv import (
     power_state_topic,
     read_agent_event,
 )
+from curtaild.grid.native import signed
 from curtaild_emulator import FarmPlan
 from grid.authority import Authority
 from grid.dsx import ec_signer, fits, jwks, public
@@ -71,7 +72,9 @@ async def test_a_site_follows_every_dialect_over_tls_and_the_strictest_limit_hol
     )
     async with RunningSite(tmp_path, plan, failsafe_w=100_000, heartbeats=False) as site:
         full_w = site.full_w
-        site.file.grid.update(brokers=[url], ca_file=authority.ca_file, heartbeat="none", connection=[
+        (tmp_path / "npcc.jwks").write_text(jwks(ec_signer("npcc-1")))
+        issuer = [{"name": "npcc", "keys_file": tmp_path / "npcc.jwks", "lowest_limit_w": 1}]
+        site.file.grid.update(brokers=[url], ca_file=authority.ca_file, heartbeat="none", issuer=issuer, connection=[
             {
                 "name": "maestro",
                 "dialect": "maestroos",
@@ -120,8 +123,15 @@ async def test_a_site_follows_every_dialect_over_tls_and_the_strictest_limit_hol
             assert (target["active"], target["correlation_id"]) == (True, correlation)
             assert done["feeds"]["main-a"]["compliant"]
 
+            async def state(order: dict[str, Any]) -> None:
+                """Unsigned first, and lower: nobody follows that."""
+                topic = site.topics.allocation
+                await grid.publish(topic, json.dumps({**order, "limit_w": 1}), qos=1)
+                word = signed(json.dumps(order).encode(), topic, ec_signer("npcc-1"))
+                await grid.publish(topic, word, qos=1, retain=True)
+
             order = native_order(round(0.4 * full_w))
-            await grid.publish(site.topics.allocation, json.dumps(order), qos=1, retain=True)
+            await state(order)
             await site.limited_to(round(0.4 * full_w))
             await whose(site, tls, authority, "npcc")
             await site.true_under(METER_NOISE * 0.4 * full_w)
@@ -134,9 +144,7 @@ async def test_a_site_follows_every_dialect_over_tls_and_the_strictest_limit_hol
             await asyncio.sleep(1.0 - time.time() % 1.0)  # a stamp of whole seconds: an ON must be newer than the OFF
             await switch(100)
             await site.limited_to(round(0.4 * full_w))
-            await grid.publish(
-                site.topics.allocation, json.dumps({**order, "id": "n-2", "seq": 2, "limit_w": None}), qos=1
-            )
+            await state({**order, "id": "n-2", "seq": 2, "limit_w": None})
             await site.limited_to(round(0.6 * full_w))
             await whose(site, tls, authority, "//grid/v1/isv/acme-energy")
             await ask(None)

@@ -13,8 +13,22 @@ from pathlib import Path
 import pytest
 
 from curtaild.core.allocation import AllocationReceived, HeartbeatReceived
+from curtaild.grid.operator import Operator, operator_access
 from grid.authority import Authority
-from grid.rig import PATIENCE_S, Settings, a_status, an_ack, at, heard, limit_of, onlooker, operator, running, topics
+from grid.rig import (
+    PATIENCE_S,
+    Place,
+    Settings,
+    a_status,
+    an_ack,
+    at,
+    heard,
+    limit_of,
+    onlooker,
+    operator,
+    running,
+    topics,
+)
 from mosquitto import Mosquitto
 
 pytestmark = pytest.mark.broker
@@ -118,6 +132,34 @@ async def test_a_site_under_a_wrong_name_is_told_that_it_is_not_heard(
         run.link.status(a_status())
         await run.until(lambda state: state.connected)
     assert caplog.text.count("our status does not come back") == 1
+
+
+async def test_a_user_may_be_his_certificates_name(own_broker: Start, passwords: Path, tmp_path: Path) -> None:
+    """As the shipped file's comment has it: no passwords, the CN is who one is, and the access list holds."""
+    authority = Authority(tmp_path)
+    cert_file, key_file = authority.issue("127.0.0.1")
+    lines = shipped_lines(passwords, drop=("listener", "cafile", "certfile", "keyfile", "password_file"))
+    files = (f"cafile {authority.ca_file}", f"certfile {cert_file}", f"keyfile {key_file}")
+    broker = own_broker(*files, "require_certificate true", "use_identity_as_username true", *lines)
+
+    def operator_known_as(name: str) -> Operator:
+        cert, key = authority.issue(name)
+        access = operator_access(
+            "127.0.0.1", broker.port, is_tls=True, ca_file=authority.ca_file, cert_file=cert, key_file=key
+        )
+        return Operator(access, topics("thar-1"), "npcc")
+
+    cert, key = authority.issue("thar-1")
+    places = (Place("127.0.0.1", broker.port, tls=True),)
+    settings = Settings(places, ca_file=authority.ca_file, cert_file=cert, key_file=key)
+    async with running(settings, "thar-1") as run:
+        run.link.status(a_status())
+        await run.until(lambda state: state.echo_ok is True)
+        async with operator_known_as("quetta") as intruder, operator_known_as("grid") as grid:
+            await intruder.allocate(1.0)
+            await grid.allocate(9.0)
+            assert limit_of(await run.next(AllocationReceived)) == 9.0
+            assert (await grid.status())["state"] == "limited"
 
 
 async def test_the_shipped_file_is_taken_as_it_is_with_tls(own_broker: Start, passwords: Path, tmp_path: Path) -> None:
