@@ -42,7 +42,7 @@ def test_ways_are_what_the_plant_really_does(tmp_path: Path) -> None:
     for device, found in ways.items():
         highest, lowest = found[0], found[-1]
         assert highest.draw_w == pytest.approx(emulated.plant.true_power_w(device))
-        assert lowest.draw_w == emulated.models[device].standby_w
+        assert lowest.draw_w == emulated.models[device].operating_points().lowest.draw_w
         assert lowest.earns_per_h == 0.0
         assert [way.draw_w for way in found] == sorted((way.draw_w for way in found), reverse=True)
     luxos, whatsminer = (next(found for name, found in ways.items() if name.startswith(kind)) for kind in ("lu", "wh"))

@@ -16,7 +16,7 @@ from curtaild.rehearse.trace import SLOT_S
 from curtaild.rehearse.troubles import MISDEEDS, Troubles
 from curtaild_config import load_site
 from curtaild_drivers.contract import FeederId
-from curtaild_emulator import Fault
+from curtaild_emulator import DeviceModel, Fault
 from rehearse.sites import SITE, site_file, small_site
 
 ROOT = FeederId("site")
@@ -112,6 +112,7 @@ def test_a_machine_of_another_size_is_scaled(tmp_path: Path) -> None:
     text = SITE.replace('feeder = "row-1"\n', 'feeder = "row-1"\nrated_w = 6_800\n').replace("60_000", "90_000")
     emulated = emulate(load_site(site_file(tmp_path, text), {}), {}, Troubles(), seed=1)
     model = next(model for device, model in emulated.models.items() if device.startswith("whatsminers"))
+    assert isinstance(model, DeviceModel)
     assert model.rated_w == model.presets[-1].draw_w == 6_800
     assert "6800 W" in emulated.assumed[0].because
 

@@ -62,8 +62,8 @@ def command(
     """Will this site make it, how fast, and what does it cost? Your own site file, emulated, in virtual time.
 
     \b
-    Every device of the file becomes an emulated miner on its feeder; the daemon's own thinking, the very same code,
-    polls and commands them while the grid says what you choose. Nothing is sent anywhere.
+    Every device of the file becomes an emulated miner or GPU node on its feeder; the daemon's own thinking, the very
+    same code, polls and commands them while the grid says what you choose. Nothing is sent anywhere.
 
     \b
     To begin with, and then harder:

@@ -1,4 +1,5 @@
-"""The plant that stands in for a site: one emulated miner per device of the site file, on its feeders, with its meters.
+"""The plant that stands in for a site: an emulated miner or GPU node per device of the site file, on its feeders, with
+its meters.
 
 A site file says where a miner is and which driver speaks to it, seldom what it is. What it does not say is assumed, and
 every assumption is kept to be shown.
@@ -12,17 +13,22 @@ from dataclasses import dataclass, replace
 import curtaild_config as config
 from curtaild import translate
 from curtaild.core.feeders import FeederTree
+from curtaild.rehearse.nodes import ORDINARY as ORDINARY_NODE
+from curtaild.rehearse.nodes import MixedPlant, NodeKind, node_kind
 from curtaild.rehearse.play import Capacity
 from curtaild.rehearse.troubles import Troubles
+from curtaild.rehearse.ways import find_ways
+from curtaild.rehearse.worth import Worth
 from curtaild_config.problems import suggest
 from curtaild_drivers.asic import AsicSettings
 from curtaild_drivers.contract import DeviceId, FeederId, Seconds, Watts
-from curtaild_emulator import MODELS, DeviceModel, Plant, PlantDevice, PlantFeeder
+from curtaild_emulator import MODELS, NODE_MODELS, DeviceModel, PlantDevice, PlantFeeder, PlantNode
 
 LOSSES = 0.01
 """Of all that the root carries: fans that follow the load and a transformer's losses. The daemon must find it out."""
 ORDINARY = "whatsminer-m50"
 """What a miner is taken for where the file says nothing of it: it is throttled by percents, as most are."""
+NODE_DRIVERS = frozenset({"nvml", "amdsmi", "redfish"})
 _NEAR = 1.25
 
 
@@ -48,9 +54,9 @@ class Emulated:
     site: config.Site
     devices: tuple[config.DeviceSpec, ...]
     tree: FeederTree
-    plant: Plant
-    twin: Plant
-    models: Mapping[DeviceId, DeviceModel]
+    plant: MixedPlant
+    twin: MixedPlant
+    models: Mapping[DeviceId, DeviceModel | NodeKind]
     assumed: tuple[Assumed, ...]
     capacity: Capacity
 
@@ -78,35 +84,59 @@ def emulate(site: config.Site, chosen: Mapping[str, str], troubles: Troubles, se
     for name, model in chosen.items():
         if name not in groups:
             raise CannotEmulate(f"no group {name!r} in the site file; {suggest(name, groups)}")
-        if model not in MODELS:
-            raise CannotEmulate(f"group {name!r}: no emulated model {model!r}; {suggest(model, MODELS)}")
+        known = NODE_MODELS if groups[name].driver in NODE_DRIVERS else MODELS
+        if model not in known and model not in MODELS:
+            raise CannotEmulate(f"group {name!r}: no emulated model {model!r}; {suggest(model, known)}")
     first = {device.group: device for device in reversed(devices)}
     taken = {name: _taken_for(first[name], chosen.get(name)) for name in groups}
     models = {device.id: taken[device.group][0] for device in devices}
     errors = troubles.sensor_errors([device.id for device in devices], seed)
-    parts = [
-        PlantDevice(device.id, models[device.id], device.feeder, frozenset(), errors.get(device.id))
-        for device in devices
-    ]
+    kinds: dict[DeviceId, NodeKind] = {}
+    parts: list[PlantDevice] = []
+    nodes: list[PlantNode] = []
+    for device in devices:
+        kind = models[device.id]
+        if isinstance(kind, NodeKind):
+            kinds[device.id] = kind
+            nodes.append(PlantNode(device.id, kind.model, device.feeder))
+        else:
+            parts.append(PlantDevice(device.id, kind, device.feeder, frozenset(), errors.get(device.id)))
     feeders = [
         PlantFeeder(
             spec.id, spec.parent, spec.auxiliary_w, LOSSES if spec.id == tree.root else 0.0, troubles.meter_noise
         )
         for spec in tree.specs.values()
     ]
-    plant, twin = Plant(parts, feeders, seed), Plant(parts, feeders, seed)
+    plant, twin = (MixedPlant(parts, feeders, seed, nodes, kinds) for _ in range(2))
     assumed = tuple(
         Assumed(name, sum(device.group == name for device in devices), model.name, because)
         for name, (model, because) in taken.items()
     )
-    capacity = Capacity(plant.true_feeder_power_w(tree.root), _floor_w(tree, devices, models))
-    return Emulated(site, devices, tree, plant, twin, models, assumed, capacity)
+    floor_w = _carried_w(
+        tree, devices, {device: model.operating_points().lowest.draw_w for device, model in models.items()}
+    )
+    emulated = Emulated(
+        site, devices, tree, plant, twin, models, assumed, Capacity(plant.true_feeder_power_w(tree.root), floor_w)
+    )
+    return replace(emulated, capacity=Capacity(_demand_w(emulated), floor_w))
 
 
-def _taken_for(device: config.DeviceSpec, chosen: str | None) -> tuple[DeviceModel, str]:
+def _demand_w(emulated: Emulated) -> Watts:
+    """What the site draws when nothing limits it: where energy has a price, less what earns less than its energy."""
+    if Worth.of(emulated.site).energy_price_per_wh <= 0.0:
+        return emulated.capacity.demand_w
+    best = {device: max(ways, key=lambda way: way.earns_per_h).draw_w for device, ways in find_ways(emulated).items()}
+    return _carried_w(emulated.tree, emulated.devices, best)
+
+
+def _taken_for(device: config.DeviceSpec, chosen: str | None) -> tuple[DeviceModel | NodeKind, str]:
     """The model of one group, and why this one."""
-    if chosen is not None:
+    if chosen is not None and chosen in MODELS:
         return MODELS[chosen], "as told"
+    kind = node_kind(device, NODE_MODELS[chosen or ORDINARY_NODE])
+    if kind is not None:
+        scaled = f"; its watts are those of rated_w = {kind.rated_w:.0f} W" if device.rated_w is not None else ""
+        return kind, ("as told" if chosen is not None else "a GPU node; the site file does not say which") + scaled
     if not isinstance(device.settings, AsicSettings):
         names = ", ".join(sorted(MODELS))
         raise CannotEmulate(
@@ -147,11 +177,11 @@ def _scaled(model: DeviceModel, rated_w: Watts) -> DeviceModel:
     )
 
 
-def _floor_w(tree: FeederTree, devices: tuple[config.DeviceSpec, ...], models: Mapping[DeviceId, DeviceModel]) -> Watts:
-    """What the site draws with every device off."""
+def _carried_w(tree: FeederTree, devices: tuple[config.DeviceSpec, ...], draws_w: Mapping[DeviceId, Watts]) -> Watts:
+    """What the root carries where the devices draw so much."""
     through_w: dict[FeederId, Watts] = dict.fromkeys(tree.specs, 0.0)
     for device in devices:
-        through_w[device.feeder] += models[device.id].operating_points().lowest.draw_w
+        through_w[device.feeder] += draws_w[device.id]
     for feeder in tree.bottom_up:
         spec = tree.specs[feeder]
         losses = LOSSES if spec.parent is None else 0.0

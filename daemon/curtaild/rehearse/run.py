@@ -153,8 +153,7 @@ class _Recorder:
         self._core = controller if isinstance(controller, Core) else None
         groups = emulated.group_of
         self._members = {
-            group: [self._plant.miner(device) for device in self._plant.device_ids if groups[device] == group]
-            for group in trace.groups_w
+            group: [device for device in self._plant.all_ids if groups[device] == group] for group in trace.groups_w
         }
         self._worth = Worth.of(emulated.site)
         self._sums_w = dict.fromkeys(self._feeders, 0.0)
@@ -184,10 +183,11 @@ class _Recorder:
             self._sums_w[feeder] = 0.0
             self._least_w[feeder] = float("inf")
         earned = 0.0
-        for group, miners in self._members.items():
-            power_w = sum(miner.power_w for miner in miners)
+        plant = self._plant
+        for group, devices in self._members.items():
+            power_w = sum(plant.true_power_w(device) for device in devices)
             self._trace.groups_w[group].append(power_w)
-            earned += self._worth.per_h(sum(miner.rate_hs for miner in miners), power_w)
+            earned += self._worth.per_h(group, sum(plant.true_rate(device) for device in devices), power_w)
         self._trace.earned_per_h.append(earned)
         allowed_w, true_w = min(self._trace.limit_w[-1], self._demand_w), self._trace.true_w[-1]
         if self._core is not None and allowed_w - true_w > _NOTHING_LOST * allowed_w:

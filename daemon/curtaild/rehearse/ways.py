@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from curtaild.rehearse.emulated import Emulated
 from curtaild.rehearse.worth import Worth
 from curtaild_drivers.contract import DeviceId, OperatingPoint, OperatingPoints, Watts
+
+if TYPE_CHECKING:
+    from curtaild.rehearse.emulated import Emulated
 
 SETTLED_AFTER_S = 2_000.0
 """Longer than any emulated device takes to come to rest."""
@@ -26,9 +29,9 @@ class Way:
 
 def find_ways(emulated: Emulated) -> dict[DeviceId, list[Way]]:
     """The ways of every device, by trying all of its points on the plant's twin."""
-    twin, worth = emulated.twin, Worth.of(emulated.site)
-    to_try = {device: _to_try(emulated.models[device].operating_points()) for device in twin.device_ids}
-    found: dict[DeviceId, list[Way]] = {device: [] for device in twin.device_ids}
+    twin, worth, groups = emulated.twin, Worth.of(emulated.site), emulated.group_of
+    to_try = {device: _to_try(emulated.models[device].operating_points()) for device in twin.all_ids}
+    found: dict[DeviceId, list[Way]] = {device: [] for device in twin.all_ids}
     for number in range(max(len(points) for points in to_try.values())):
         began = twin.now
         trying = {device: points[number] for device, points in to_try.items() if number < len(points)}
@@ -36,8 +39,9 @@ def find_ways(emulated: Emulated) -> dict[DeviceId, list[Way]]:
             twin.apply(device, point, began)
         twin.advance(began + SETTLED_AFTER_S)
         for device, (_, range_) in trying.items():
-            miner = twin.miner(device)
-            found[device].append(Way(miner.power_w, worth.per_h(miner.rate_hs, miner.power_w), range_))
+            power_w = twin.true_power_w(device)
+            earns_per_h = worth.per_h(groups[device], twin.true_rate(device), power_w)
+            found[device].append(Way(power_w, earns_per_h, range_))
     return found
 
 
