@@ -13,9 +13,19 @@ MOST_POINTS = 1_400
 MOST_TICKS = 13
 """Along a picture's whole width."""
 COLOURS = (
-    "#4c78a8", "#72b7b2", "#54a24b", "#b2945b", "#9d755d", "#b279a2", "#e45756", "#7f7f7f", "#eeca3b", "#a0cbe8", "#2f6b5e",
+    "#4c78a8",
+    "#72b7b2",
+    "#54a24b",
+    "#b2945b",
+    "#9d755d",
+    "#b279a2",
+    "#e45756",
+    "#7f7f7f",
+    "#eeca3b",
+    "#a0cbe8",
+    "#2f6b5e",
     "#d6a5c9",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
