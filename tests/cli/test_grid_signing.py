@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from curtaild.cli.main import app
 from curtaild.core.allocation import AllocationReceived, GridMessage
+from curtaild.grid.keys import load_public_keys, load_signer, verify
 from curtaild.grid.opening import open_grid
 from curtaild_config import load_site
 from grid.dsx import ec_signer, jwks
@@ -63,6 +64,19 @@ async def test_what_is_stated_with_a_key_is_taken(tmp_path: Path) -> None:
             assert (limit_of(taken), taken.allocation.issuer) == (250_000, "npcc")
     finally:
         broker.stop()
+
+
+async def test_a_new_key_signs_and_its_public_half_is_what_a_site_needs(tmp_path: Path) -> None:
+    private, public = tmp_path / "npcc.jwk", tmp_path / "npcc.jwks"
+    made = await typed("new-key", str(private), "--key-id", "npcc-9")
+    assert made.exit_code == 0, made.output
+    public.write_text(made.stdout)
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert '"d"' not in made.stdout, "the private half stays in its file"
+    token = load_signer(private.read_text(), None, "here").sign(b'{"said":1}')
+    assert verify(token, load_public_keys(public), frozenset(), 0.0, None).kid == "npcc-9"
+    again = await typed("new-key", str(private), "--key-id", "npcc-9")
+    assert (again.exit_code, "File exists" in again.output) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from curtaild.cli import grid_dsx, grid_maestroos, grid_openadr, grid_vtn
+from curtaild.cli import grid_dsx, grid_keys, grid_maestroos, grid_openadr, grid_vtn
 from curtaild.cli.grid_line import (
     SITE_FILE,
     ConfigOption,
@@ -43,6 +43,7 @@ app.command("switch")(grid_maestroos.switch)
 app.command("target")(grid_dsx.target)
 app.command("watch")(grid_dsx.watch)
 app.command("public-keys")(grid_dsx.public_keys)
+app.command("new-key")(grid_keys.new_key)
 app.command("vtn")(grid_vtn.vtn)
 app.command("event")(grid_openadr.event)
 app.command("events")(grid_openadr.events)
