@@ -137,5 +137,20 @@ async def test_somebody_who_never_answers(farm: EmulatedFarm) -> None:
     assert time.monotonic() - begun < 5
 
 
+async def test_what_hangs_or_answers_nonsense_is_said_to(farm: EmulatedFarm) -> None:
+    """And pyasic, whose parsers would trip over it, is not asked."""
+    for fault, error, said in (
+        (Fault.HANG, Gone, "does not say who it is"),
+        (Fault.GARBAGE, BadReply, "what no miner says"),
+    ):
+        farm.set_fault("luxos-s21-4", fault)
+        assert DRIVER.open_device is not None
+        chosen = DRIVER.settings.model_validate({"identify_deadline_s": 0.5})
+        device = DRIVER.open_device(addresses(farm)["luxos-s21"], chosen, OpenContext())
+        with pytest.raises(error, match=said):
+            await device.identify()
+        farm.set_fault("luxos-s21-4", fault, on=False)
+
+
 def test_the_registry_finds_the_driver() -> None:
     assert driver("asic") is DRIVER

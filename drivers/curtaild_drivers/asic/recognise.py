@@ -91,6 +91,11 @@ class Greeting:
         except BadReply:
             return False
 
+    @property
+    def is_nonsense(self) -> bool:
+        """Whether what was heard is no text: pyasic's parsers would trip over it."""
+        return not self.is_of_a_miner and any("\ufffd" in (heard or "") for heard in (self.rpc, self.web))
+
 
 async def greet(access: Access, until: Seconds) -> Greeting:
     """Asks the machine who it is, no longer than it takes to be sure. Raises nothing."""
