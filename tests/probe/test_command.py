@@ -10,7 +10,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from curtaild.cli.main import app
-from curtaild_emulator import EmulatedFarm
+from curtaild_emulator import EmulatedFarm, Fault
 from scan.commands import end, start
 from scan.farms import farm
 
@@ -72,3 +72,35 @@ async def test_ctrl_c_puts_the_device_back_and_the_transcript_tells_no_address(t
     assert lines[-1]["what"] == "restored"
     assert lines[-1]["confirmed_s"] is not None
     assert address not in path.read_text()
+
+
+async def test_a_second_ctrl_c_leaves_it_as_it_is_and_says_how_to_bring_it_back() -> None:
+    async with farm(1, "127.34.24.0/24", ("vnish-s19j-pro",)) as emulated:
+        (name, address), *_ = emulated.addresses.items()
+        _, settings = words_for(emulated)
+        process = await start("probe", address, *settings, "--exercise", "--yes", "--points", ",".join(["off"] * 40))
+        async with asyncio.timeout(60.0):
+            while emulated.true_power_w(name) > 100.0:
+                await asyncio.wait([asyncio.create_task(asyncio.sleep(0.01))])
+        emulated.set_fault(name, Fault.HANG)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        async with asyncio.timeout(60.0):
+            while b"once more" not in await process.stdout.readline():
+                pass
+        process.send_signal(signal.SIGINT)
+        code, out, err = await end(process)
+        assert code == 1, (out, err)
+        assert "NOT put back to 2970" in out
+        assert f"curtaild probe {address} --exercise --points '2970' --stay" in out
+
+
+async def test_it_stays_where_it_was_asked_to_stay() -> None:
+    async with farm(1, "127.34.25.0/24", ("vnish-s19j-pro",)) as emulated:
+        (name, address), *_ = emulated.addresses.items()
+        _, settings = words_for(emulated)
+        words = ("--exercise", "--points", "off", "--stay", "--yes", "--read-every", "0.05")
+        code, out, err = await end(await start("probe", address, *settings, *words))
+        assert code == 0, (out, err)
+        assert "Left at off, as asked." in out
+        assert emulated.true_power_w(name) < 100.0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
-from curtaild.survey.exercise import CannotExercise, Exercise, Step, chosen, found_at, name_of
+from curtaild.survey import exercise as exercising
+from curtaild.survey.exercise import CannotExercise, Exercise, Step, chosen, found_at, name_of, says
 from curtaild_drivers.asic import DRIVER
 from curtaild_drivers.contract import (
     OFF,
@@ -110,10 +111,48 @@ async def test_an_interruption_brings_it_back_however_far_it_was() -> None:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        restored = await exercise.restore(in_haste=True)
+        exercise.hasten()
+        restored = await exercise.restore()
         assert restored is not None
         assert restored.confirmed_s is not None
         assert (await its.device.read()).point_key == its.home.key
+
+
+async def test_a_limit_that_it_does_not_keep_is_never_taken_for_the_one_it_was_found_at() -> None:
+    """All its limits have one name."""
+    async with bench("whatsminer-m50") as its:
+        await its.device.apply(replace(its.home, draw_w=2_000.0))
+        assert DRIVER.open_device is not None
+        hasty = settings(its.farm.ports, write_deadline_s=0.1, read_deadline_s=0.1)
+        device = DRIVER.open_device(its.farm.addresses[its.name], hasty, OpenContext(its.identity))
+        await device.read()
+        its.farm.set_fault(its.name, Fault.HANG)
+        exercise = Exercise(device, its.points, its.home, lambda *_: None, patience_s=0.5, read_every_s=0.005)
+        restoring = asyncio.create_task(exercise.run([its.home]))
+        await asyncio.wait([restoring], timeout=0.2)
+        its.farm.set_fault(its.name, Fault.HANG, on=False)
+        await restoring
+        (step,) = exercise.steps
+        assert step.reading is not None, "it answers again"
+        assert step.reading.limit_w == pytest.approx(2_000.0, rel=0.01)
+        assert step.confirmed_s is None
+        await device.close()
+
+
+async def test_whoever_is_in_haste_does_not_wait_for_one_that_never_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exercising, "HASTE_S", 0.1)
+    async with bench("luxos-s21") as its:
+        exercise = its.exercise(patience_s=3_600.0)
+        await exercise.run(chosen(its.points, ["off"]))
+        its.farm.set_fault(its.name, Fault.RESUME_NEVER)
+        restoring = asyncio.create_task(exercise.restore())
+        await asyncio.wait([restoring], timeout=0.05)
+        assert not restoring.done()
+        exercise.hasten()
+        async with asyncio.timeout(20.0):
+            restored = await restoring
+        assert restored is not None
+        assert restored.settled_s is None
 
 
 async def test_what_was_found_off_is_left_off() -> None:
@@ -169,6 +208,22 @@ def test_where_it_was_found_is_what_it_says_itself() -> None:
     for unclear in (reading("limit"), reading(None), reading("turbo"), reading("limit", 2e3, RunState.STARTING)):
         with pytest.raises(CannotExercise):
             found_at(unclear, LADDER)
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_there"),
+    [
+        (reading("limit", 2_000.0), True),
+        (reading("limit", 2_000.6), True),
+        (reading("limit", 1_980.0), False),
+        (reading("limit", 2_000.0, RunState.ASLEEP), False),
+        (reading("limit"), True),  # it does not say which, and draws it
+        (replace(reading("limit"), power_w=2_900.0), False),
+        (reading(OFF), False),
+    ],
+)
+def test_a_limit_is_confirmed_by_its_watts(seen: Reading, is_there: bool) -> None:
+    assert says(seen, replace(LADDER.highest, draw_w=2_000.0), LADDER) is is_there
 
 
 def test_points_are_chosen_by_name_and_go_down() -> None:

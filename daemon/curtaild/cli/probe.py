@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from curtaild.cli import probed
-from curtaild.survey.exercise import READ_EVERY_S, CannotExercise, Exercise, chosen, found_at, name_of
+from curtaild.survey.exercise import READ_EVERY_S, CannotExercise, Exercise, Step, chosen, found_at, name_of
 from curtaild.survey.transcript import CannotWrite, Transcript
 from curtaild_config import SecretSource, SiteFileError, load_site, resolve_secrets
 from curtaild_drivers import registry
@@ -38,6 +38,9 @@ def command(
     points: Annotated[
         str | None, typer.Option(metavar="A,B", help="Exercise only these points, such as off,limit@2000.")
     ] = None,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Leave it at the lowest of --points instead of putting it back.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Exercise without asking first.")] = False,
     patience: Annotated[
         float | None, typer.Option(min=1.0, help="So many seconds each point may take; left out: thrice the usual.")
@@ -65,6 +68,8 @@ def command(
     """
     if points is not None and not exercise:
         raise typer.BadParameter("chooses what --exercise tries: add --exercise", param_hint="--points")
+    if stay and points is None:
+        raise typer.BadParameter("say where: add --exercise --points", param_hint="--stay")
     if password_file is not None and password_credential is not None:
         raise typer.BadParameter("--password-file and --password-credential exclude each other")
     words = [word.strip() for word in (points or "").split(",") if word.strip()]
@@ -80,7 +85,7 @@ def command(
         notes = Transcript.create(transcript, masked) if transcript is not None else _no_notes(masked)
         with closing(notes):
             probe = _Probe(subject, screen, notes)
-            pace = _Pace(words, yes, patience, read_every)
+            pace = _Pace(words, stay, yes, patience, read_every)
             code = uvloop.run(probe.run(pace if exercise else None))
     except (UnknownDriver, SiteFileError, CannotWrite) as error:
         _say(screen, str(error.args[0] if isinstance(error, UnknownDriver) else error))
@@ -155,9 +160,11 @@ def _say(screen: Console, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Pace:
-    """How to exercise: which points, unasked or not, how long each may take, how often it is read (s)."""
+    """How to exercise: which points, whether it stays at the last, unasked or not, how long each may take, how often it
+    is read (s)."""
 
     words: Sequence[str]
+    stays: bool
     is_unasked: bool
     patience_s: float | None
     read_every_s: float
@@ -214,26 +221,34 @@ class _Probe:
         exercise = Exercise(device, points, home, watch, patience_s=pace.patience_s, read_every_s=pace.read_every_s)
         with live:
             code = await self._until_cut_off(exercise, steps)
-            restored = await exercise.restore(in_haste=code == INTERRUPTED)
+            stays = pace.stays and code == 0
+            restored, is_left = (None, False) if stays else await self._put_back(exercise)
         for step in exercise.steps:
             self._notes.step(step)
         if restored is not None:
             self._notes.step(restored, restores=True)
         with suppress(OSError):
             probed.show_steps(self._screen, exercise.steps, points)
-            probed.show_restored(self._screen, restored, home, points)
-        is_back = restored is None or restored.confirmed_s is not None
+            if stays:
+                probed.show_stayed(self._screen, exercise.steps[-1], points)
+            elif is_left:
+                probed.show_left(self._screen, self._subject.address, home, points)
+            else:
+                probed.show_restored(self._screen, self._subject.address, restored, home, points)
+        is_back = not is_left and (restored is None or restored.confirmed_s is not None)
         return code if is_back and code else int(not is_back or not all(step.went_well for step in exercise.steps))
 
     async def _until_cut_off(self, exercise: Exercise, steps: Sequence[OperatingPoint]) -> int:
-        """Run the steps until they end, or Ctrl-C, a hang-up or SIGTERM ends them: the exit code, 0 if they ran.
-        Signals that come later wait for the way back."""
+        """Run the steps until they end, or Ctrl-C, a hang-up or SIGTERM ends them: the exit code, 0 if they ran."""
         loop = asyncio.get_running_loop()
         running = asyncio.create_task(exercise.run(steps))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, running.cancel)
         await asyncio.wait([running])
         if running.cancelled():
+            exercise.hasten()
+            with suppress(OSError):
+                _say(self._screen, "Putting it back where it was. Ctrl-C once more leaves it as it is.")
             return INTERRUPTED
         if (error := running.exception()) is not None:
             self._notes.trouble(f"{type(error).__name__}: {error}")
@@ -241,6 +256,24 @@ class _Probe:
                 _say(self._screen, f"{type(error).__name__}: {error}")
             return 1
         return 0
+
+    async def _put_back(self, exercise: Exercise) -> tuple[Step | None, bool]:
+        """The last step back, and whether a person left it as it is: by a Ctrl-C that was asked to hurry already. A
+        terminal that goes sends more signals than one; those only hurry it."""
+        loop = asyncio.get_running_loop()
+        restoring = asyncio.create_task(exercise.restore())
+
+        def interrupt() -> None:
+            if exercise.is_hasty:
+                restoring.cancel()
+            else:
+                exercise.hasten()
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, exercise.hasten)
+        await asyncio.wait([restoring])
+        return (None, True) if restoring.cancelled() else (restoring.result(), False)
 
     def _confirm(
         self,
@@ -254,8 +287,9 @@ class _Probe:
         names = ", ".join(name_of(point, points) for point in steps)
         able = device.capabilities
         expected_s = len(steps) * max(able.settle_down_s, 1.0) + able.settle_up_s
+        end = "and there it stays" if pace.stays else f"then back to {name_of(home, points)}"
         self._screen.print(
-            f"Exercise: {names}; then back to {name_of(home, points)}. About {expected_s / 60:.0f} min or more. The "
+            f"Exercise: {names}; {end}. About {expected_s / 60:.0f} min or more. The "
             "device changes its draw at each step, and mines less meanwhile. A daemon that drives it must be stopped.",
             style="yellow",
             highlight=False,

@@ -68,13 +68,14 @@ def show_points(screen: Console, points: OperatingPoints, reading: Reading) -> N
         home: OperatingPoint | None = found_at(reading, points)
     except NotSaid:
         home = None
-    table = _table("point", "draw", "rate", "", "")
+    table = _table("point", "draw", "rate", "", "", "")
     for point in points.points:
         efficiency = f"{point.draw_w / point.rate * 1e12:.1f} J/TH" if point.rate > 1.0 else ""
         is_here = home is not None and home.key == point.key and abs(home.draw_w - point.draw_w) < 0.5
         steps = f"and every {points.step_w:,.0f} W below" if point.divisible else ""
-        mark = Text("◀ now", "bold cyan") if is_here else Text(steps, "bright_black")
-        table.add_row(Text(point.key), f"{point.draw_w:,.0f} W", rate_words(point.rate), efficiency, mark)
+        mark = Text("◀ now" if is_here else "", "bold cyan")
+        row = (Text(point.key), f"{point.draw_w:,.0f} W", rate_words(point.rate), efficiency)
+        table.add_row(*row, Text(steps, "bright_black"), mark)
     screen.print()
     screen.print(table)
 
@@ -83,15 +84,13 @@ def show_steps(screen: Console, steps: Sequence[Step], points: OperatingPoints) 
     """How each point went."""
     table = _table("point", "wanted", "drew", "answered", "confirmed", "settled", "")
     for step in steps:
-        off_by = ""
+        drew = rate_words(step.rate) if step.rate is not None else "–"
         if step.power_w is not None:
-            off_by = f"{step.power_w:,.0f} W"
-        elif step.rate is not None:
-            off_by = rate_words(step.rate)
+            drew = f"{step.power_w:,.0f} W"
         table.add_row(
             Text(name_of(step.point, points)),
             f"{step.point.draw_w:,.0f} W",
-            off_by,
+            drew,
             seconds(step.answered_s),
             seconds(step.confirmed_s),
             seconds(step.settled_s),
@@ -106,7 +105,35 @@ def show_steps(screen: Console, steps: Sequence[Step], points: OperatingPoints) 
     )
 
 
-def show_restored(screen: Console, restored: Step | None, home: OperatingPoint, points: OperatingPoints) -> None:
+def show_stayed(screen: Console, last: Step, points: OperatingPoints) -> None:
+    """Whether it is where it was to be left."""
+    name = name_of(last.point, points)
+    if last.confirmed_s is not None:
+        screen.print(f"Left at {name}, as asked.", style="green", highlight=False, markup=False)
+    else:
+        screen.print(f"NOT at {name} ({last.answer}).", style="bold red", highlight=False, markup=False)
+
+
+def show_left(screen: Console, address: str, home: OperatingPoint, points: OperatingPoints) -> None:
+    """That a person did not let it be put back."""
+    name = name_of(home, points)
+    _put_it_back_yourself(screen, f"NOT put back to {name}: it was left as it is.", address, name)
+
+
+def _put_it_back_yourself(screen: Console, what: str, address: str, name: str) -> None:
+    screen.print(
+        f"{what} Set it there yourself, on its own page or with: "
+        f"curtaild probe {address} --exercise --points '{name}' --stay",
+        style="bold red",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def show_restored(
+    screen: Console, address: str, restored: Step | None, home: OperatingPoint, points: OperatingPoints
+) -> None:
     """Whether it is where it was found."""
     name = name_of(home, points)
     if restored is None:
@@ -119,13 +146,7 @@ def show_restored(screen: Console, restored: Step | None, home: OperatingPoint, 
         else:
             screen.print(f"Put back to {name}: {told}; its draw has not settled yet.", style="yellow", highlight=False)
     else:
-        screen.print(
-            f"NOT put back to {name} ({restored.answer}). Set it there yourself, on its own page or with: "
-            f"curtaild probe … --exercise --points {name}",
-            style="bold red",
-            highlight=False,
-            markup=False,
-        )
+        _put_it_back_yourself(screen, f"NOT put back to {name} ({restored.answer}).", address, name)
 
 
 def next_steps(screen: Console, address: str, password_file: Path | None) -> None:
@@ -133,7 +154,7 @@ def next_steps(screen: Console, address: str, password_file: Path | None) -> Non
     secret = f" --device-password-file {password_file}" if password_file is not None else ""
     screen.print()
     screen.print(
-        f"Try its points:  curtaild probe {address} --exercise --transcript {address}.jsonl\n"
+        f"Try its points:  curtaild probe {address} --exercise --transcript transcript.jsonl\n"
         f"The contract suite, from a checkout:  "
         f'make test ARGS="tests/drivers/test_contract.py --device {address}{secret}"',
         style="bright_black",

@@ -32,6 +32,8 @@ LEAST_PATIENCE_S: Seconds = 60.0
 PATIENCE = 3.0
 """A device may take so many times what its firmware is known to take."""
 RESTORE_TRIES = 3
+HASTE_S: Seconds = 20.0
+"""How long each try to put it back may take once somebody wants to be gone."""
 
 
 class CannotExercise(Exception):
@@ -143,6 +145,7 @@ class Exercise:
         self._patience_s = patience_s
         self._read_every_s = read_every_s
         self._may_have_moved = False
+        self._is_hasty = False
         self.steps: list[Step] = []
 
     async def run(self, steps: Iterable[OperatingPoint]) -> None:
@@ -153,18 +156,26 @@ class Exercise:
             if step.answer.startswith(AuthFailed.__name__):
                 return
 
-    async def restore(self, in_haste: bool = False) -> Step | None:
-        """Back to where it was found, and its draw awaited unless `in_haste`; `None` where it was never moved. The last
+    async def restore(self) -> Step | None:
+        """Back to where it was found, and its draw awaited unless in haste; `None` where it was never moved. The last
         try's step says whether it is there: a start may forget what it was told before it."""
         if not self._may_have_moved:
             return None
         for _ in range(RESTORE_TRIES):
-            step = await self._step(self._home, until_settled=not in_haste)
-            if step.went_well or (in_haste and step.confirmed_s is not None):
+            step = await self._step(self._home)
+            if step.went_well or (self._is_hasty and step.confirmed_s is not None):
                 break
         return step
 
-    async def _step(self, point: OperatingPoint, until_settled: bool = True) -> Step:
+    @property
+    def is_hasty(self) -> bool:
+        return self._is_hasty
+
+    def hasten(self) -> None:
+        """Wait for its word only from now on, not for its draw, and for neither long."""
+        self._is_hasty = True
+
+    async def _step(self, point: OperatingPoint) -> Step:
         self._watch(point, None)
         began = time.monotonic()
         answer, may_have_worked = await self._apply(point)
@@ -173,7 +184,7 @@ class Exercise:
             return step
         in_band: list[Seconds] = []
         patience_s = self._patience(point)
-        while time.monotonic() - began < patience_s:
+        while time.monotonic() - began < (min(patience_s, HASTE_S) if self._is_hasty else patience_s):
             try:
                 reading = await self._device.read()
             except DriverError:
@@ -181,7 +192,7 @@ class Exercise:
             if reading is not None and reading.taken_at >= began:
                 self._watch(point, reading)
                 step = self._judged(step, reading, began, in_band)
-                if step.went_well or (step.confirmed_s is not None and not until_settled):
+                if step.went_well or (step.confirmed_s is not None and self._is_hasty):
                     break
             await asyncio.sleep(self._read_every_s)
         return step
@@ -200,7 +211,7 @@ class Exercise:
     def _judged(self, step: Step, reading: Reading, began: Seconds, in_band: list[Seconds]) -> Step:
         after_s = reading.taken_at - began
         step = replace(step, power_w=reading.power_w, rate=reading.rate, reading=reading)
-        if not says(reading, step.point):
+        if not says(reading, step.point, self._points):
             in_band.clear()
             return replace(step, confirmed_s=None)
         if step.confirmed_s is None:
@@ -220,11 +231,17 @@ class Exercise:
         return max(LEAST_PATIENCE_S, PATIENCE * settle_s)
 
 
-def says(reading: Reading, point: OperatingPoint) -> bool:
-    """Whether the device itself says that it is at `point`, or shows it by its state."""
+def says(reading: Reading, point: OperatingPoint, points: OperatingPoints) -> bool:
+    """Whether the device itself says that it is at `point`, or shows it by its state. A limit must be the same one to
+    within a step; where it does not say which it keeps, its draw tells."""
     if point.is_off:
         return reading.state is RunState.ASLEEP
-    return reading.point_key == point.key and reading.state in (RunState.RUNNING, RunState.STARTING, RunState.IDLE)
+    if reading.point_key != point.key or reading.state not in (RunState.RUNNING, RunState.STARTING, RunState.IDLE):
+        return False
+    if reading.limit_w is not None:
+        return abs(reading.limit_w - point.draw_w) <= points.step_w
+    is_alone = sum(other.key == point.key for other in points.points) == 1
+    return (is_alone and not point.divisible) or is_settled(reading, point, points)
 
 
 def is_settled(reading: Reading, point: OperatingPoint, points: OperatingPoints) -> bool:
