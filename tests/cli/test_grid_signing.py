@@ -79,6 +79,21 @@ async def test_a_new_key_signs_and_its_public_half_is_what_a_site_needs(tmp_path
     assert (again.exit_code, "File exists" in again.output) == (1, True)
 
 
+def test_check_names_every_file_of_keys_that_cannot_be_used(tmp_path: Path) -> None:
+    path = site_file(tmp_path, "mqtt://127.0.0.1:1")
+    good = CliRunner().invoke(app, ["check", str(path)])
+    assert "is good: 0 error(s)" in good.output
+    second = f'[[grid.issuer]]\nname = "back-up"\nkeys_file = "{tmp_path}/nowhere"\n[[feeder]]'
+    path.write_text(path.read_text().replace("[[feeder]]", second))
+    (tmp_path / "npcc.jwks").write_text('{"keys": []}')
+    wrong = CliRunner().invoke(app, ["check", str(path)])
+    assert wrong.exit_code == 1
+    assert "grid.issuer[npcc].keys_file" in wrong.output
+    assert "it has no keys" in wrong.output
+    assert "grid.issuer[back-up].keys_file" in wrong.output
+    assert "2 error(s)" in wrong.output
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from curtaild.app import Daemon
 from curtaild.fleet import NoSuchAbility
+from curtaild.grid.opening import unusable_keys
 from curtaild.memory import MemoryDamaged
 from curtaild.store import StoreError
 from curtaild.telemetry import ListenError
@@ -51,6 +52,8 @@ async def _serve(path: Path, site: Site) -> None:
 def check(path: Path) -> int:
     """Print what is wrong with the file and the tree it describes; 1 if it would not run."""
     site, problems = check_site(path)
+    if site is not None:
+        problems += unusable_keys(site, str(path))
     _print_problems(problems)
     if site is not None:
         Console(soft_wrap=True).print(render_tree(site))

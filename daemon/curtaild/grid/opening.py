@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TypeAlias
 
 from pydantic import SecretStr
@@ -51,6 +52,30 @@ def open_grid(
             raise config.SiteFileError((problem,)) from None
         link.connect(connection.name, dialect, broker_accesses(connection, client_id(site, connection), password))
     return link
+
+
+def unusable_keys(site: config.Site, site_file: str) -> list[config.Problem]:
+    """Every file of public keys that the site file names and that cannot be used, for `curtaild check`."""
+    problems = []
+    for connection in site.grid.connections:
+        place = "grid" if connection.name == OWN_CONNECTION else f"grid.connection[{connection.name}]"
+        for key, path in _public_key_files(connection):
+            try:
+                load_public_keys(path)
+            except KeyFileError as error:
+                remedy = "a JWK set with their public keys, as docs/security.md shows"
+                where, value = f"{place}.{key}", repr(str(path))
+                problems.append(config.Problem(config.Severity.ERROR, site_file, where, value, str(error), remedy))
+    return problems
+
+
+def _public_key_files(connection: config.GridConnection) -> Iterator[tuple[str, Path]]:
+    match connection:
+        case config.NativeConnection():
+            yield from ((f"issuer[{each.name}].keys_file", each.keys_file) for each in connection.issuer)
+        case config.DsxFlexConnection():
+            yield from ((f"isvs.{name}", path) for name, path in connection.isvs.items())
+            yield from ((f"infra.{name}", path) for name, path in connection.infra.items())
 
 
 def client_id(site: config.Site, connection: config.GridConnection) -> str:
