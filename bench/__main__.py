@@ -37,6 +37,7 @@ from bench.polling import polling_rows, watch_polling
 from bench.recorder import record
 from bench.scrape import scrape_rows
 from bench.shed import shed_rows, watch_shed
+from bench.sick import sick_rows
 from bench.site import CannotRun, Layout
 from bench.table import Result
 from curtaild.rehearse.signals import SIGNALS
@@ -46,13 +47,14 @@ BENCHES = {
     "farm": "10,000 devices polled every 10 s, then shed: CPU, memory, loop lag; C floor and pyasic beside it",
     "large": "the same with 30,000 devices every 30 s",
     "answer": "publish → accepted and publish → first command, while 10,000 devices are polled",
+    "sick": "10,000 devices of which 15 % hang, refuse or are silent: the others' shed, the limit, the deficit",
     "emulated": "a shed end to end on the emulated farm with its physics, 500 devices",
     "scrape": "/metrics with 10,000 devices beside prometheus_client's own gauges and handler",
     "core": "one cycle of the core with 30,000 devices: cold, shed of half, unchanged",
     "gpu": "a reading of eight GPUs whose driver takes 20 ms a call, and what it does to the event loop",
     "policies": "control quality beside four published policies and a solver's bound, on every signal: docs/control.md",
 }
-NEED_A_FARM = {"farm", "large", "answer", "emulated"}
+NEED_A_FARM = {"farm", "large", "answer", "sick", "emulated"}
 
 
 class Steps(Progress):
@@ -168,8 +170,12 @@ async def _farm(bench: Bench, order: argparse.Namespace, layout: Layout, *, with
         await shed_rows(bench, farm, shed, with_peer=with_peers)
 
 
+def _ten_thousand_polled(order: argparse.Namespace) -> Layout:
+    return Layout(order.devices or (500 if order.quick else 10_000), 1.0 if order.quick else 10.0)
+
+
 async def _ten_thousand(bench: Bench, order: argparse.Namespace) -> None:
-    layout = Layout(order.devices or (500 if order.quick else 10_000), 1.0 if order.quick else 10.0)
+    layout = _ten_thousand_polled(order)
     await _farm(bench, order, layout, with_peers=not order.no_peers)
 
 
@@ -186,11 +192,21 @@ async def _answer(bench: Bench, order: argparse.Namespace) -> None:
         await answer_rows(bench, farm, 10 if order.quick else 100)
 
 
+async def _sick(bench: Bench, order: argparse.Namespace) -> None:
+    await sick_rows(bench, _ten_thousand_polled(order))
+
+
 async def _emulated(bench: Bench, order: argparse.Namespace) -> None:
     await emulated_row(bench, order.devices or (50 if order.quick else 500))
 
 
-_FARM_BENCHES = {"farm": _ten_thousand, "large": _thirty_thousand, "answer": _answer, "emulated": _emulated}
+_FARM_BENCHES = {
+    "farm": _ten_thousand,
+    "large": _thirty_thousand,
+    "answer": _answer,
+    "sick": _sick,
+    "emulated": _emulated,
+}
 
 
 def _parser() -> argparse.ArgumentParser:

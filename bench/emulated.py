@@ -28,7 +28,7 @@ async def emulated_row(bench: Bench, count: int) -> None:
     folder = bench.fresh_folder(f"emulated-{count}")
     task = bench.progress.add_task(f"{count:,} devices with their physics", total=count)
     async with (
-        _emulator(folder, count) as pid,
+        emulator_on(folder, count) as pid,
         daemon_on(layout, folder, on_known=lambda known: bench.progress.update(task, completed=known)) as daemon,
         aiohttp.ClientSession() as session,
     ):
@@ -56,7 +56,8 @@ async def _not_stopped(session: aiohttp.ClientSession) -> int:
 
 
 @asynccontextmanager
-async def _emulator(folder: Path, count: int) -> AsyncIterator[int]:
+async def emulator_on(folder: Path, count: int) -> AsyncIterator[int]:
+    """`count` emulated devices d0, d1 … and their meter while the block runs; its process. Raises `CannotRun`."""
     plan = folder / "farm.toml"
     host, _, port = METER.partition(":")
     lines = [f"latency_s = {ANSWER_S}", f"[ports]\nmodbus = {port}\ncontrol = {CONTROL_PORT}"]

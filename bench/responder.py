@@ -11,19 +11,21 @@ from pathlib import Path
 
 from bench.book import PORTS
 from bench.machine import tail
-from curtaild_drivers.contract import Seconds
+from curtaild_drivers.contract import Seconds, Watts
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What the devices have seen. `stops` are the moments (CLOCK_MONOTONIC, ns) at which each stopped device was told,
-    and at which it had answered (0: not yet), by the first."""
+    and at which it had answered (0: not yet), by the first; `well` those of the devices that stay well when others
+    ail."""
 
     cpu_s: Seconds
     requests: int
     unknown: int
     dropped: int
     stops: list[tuple[int, int]]
+    well: list[tuple[int, int]]
 
 
 class Responder:
@@ -38,17 +40,35 @@ class Responder:
 
     async def stopped(self) -> int:
         """How many devices have been told to stop, and have answered."""
-        return int(await self._ask("stopped"))
+        return int((await self._ask("stopped")).split()[1])
+
+    async def well(self) -> tuple[int, int]:
+        """Of those that stay well when others ail: how many have been told to stop and have answered, and all."""
+        stopped, _, count = (await self._ask("stopped")).split()
+        return int(stopped), int(count)
+
+    async def drawn_w(self) -> Watts:
+        """What all draw in truth."""
+        return float(await self._ask("watts"))
 
     async def report(self) -> Report:
         told = json.loads(await self._ask("report"))
-        told["stops"] = sorted((told_ns, answered_ns) for told_ns, answered_ns in told["stops"])
+        stops = sorted((told_ns, answered_ns, is_well) for told_ns, answered_ns, is_well in told["stops"])
+        told["stops"] = [(told_ns, answered_ns) for told_ns, answered_ns, _ in stops]
+        told["well"] = [(told_ns, answered_ns) for told_ns, answered_ns, is_well in stops if is_well]
         return Report(**told)
 
     async def reset(self) -> None:
-        """All devices awake, none ever told anything."""
+        """All devices awake and well, none ever told anything."""
+        await self._do("reset")
+
+    async def ail(self) -> None:
+        """From now on 5 % hang, 5 % reset every connection, and 5 % are silent: not even a connection opens."""
+        await self._do("ail")
+
+    async def _do(self, what: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(b"reset\n")
+        self._process.stdin.write(f"{what}\n".encode())
         await self.stopped()
 
     async def _ask(self, what: str) -> bytes:

@@ -5,11 +5,14 @@
  *
  * The second byte of an address says which firmware a device runs, the last two which device of it. A device is awake
  * until a request that the book calls a stop arrives; from then on it answers as one asleep. On standard input it takes
- * "reset", "stopped" (how many were, and were told that they are) and "report": one line of JSON with when
- * (CLOCK_MONOTONIC, ns) each device was told to stop and when that was answered. bench/recorder.py writes the book. */
+ * "reset" (all awake and well), "ail" (from now on 5 % hang, 5 % refuse, 5 % are silent), "stopped" (how many were, and
+ * were told that they are: of those that stay well, then of all; and how many stay well), "watts" (what all draw in truth) and "report": one line of
+ * JSON with when (CLOCK_MONOTONIC, ns) each device was told to stop, when that was answered, and whether it is one of
+ * those that stay well. bench/recorder.py writes the book. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,6 +27,8 @@
 
 enum { MOST_FIRMWARES = 32, MOST_ENTRIES = 4096, MOST_FDS = 1 << 16, DEVICES = 1 << 16, LONGEST = 1 << 16, RING = 1 << 17 };
 enum wire { RPC, HTTP, FRAMED, MODBUS };
+enum ailment { WELL, HUNG, REFUSING, SILENT }; /* accepts and says nothing; resets every call; drops every packet */
+enum { SPREAD = 37, PERCENT_OF_EACH = 5 };
 static const char *const WIRES[] = {"rpc", "http", "framed", "modbus"};
 
 struct entry { /* all needles in the request, blanks left out, case ignored: this is the answer */
@@ -46,7 +51,8 @@ static struct answer ring[RING];
 static uint32_t head, tail;
 static int64_t delay_ns;
 static int poller, timer, first_net, meter_noise;
-static unsigned long requests, unknown, dropped, stopped;
+static int are_ailing;
+static unsigned long requests, unknown, dropped, stopped, well_stopped;
 
 static int64_t now_ns(void) {
     struct timespec at;
@@ -56,10 +62,51 @@ static int64_t now_ns(void) {
 
 static void die(const char *what) { perror(what); exit(1); }
 
+/* What a device would ail from: an equal part of each firmware, strewn over the addresses. */
+static enum ailment ailment_of(int index) {
+    int percent = index * SPREAD % 100;
+    return percent < 3 * PERCENT_OF_EACH ? (enum ailment)(percent / PERCENT_OF_EACH + 1) : WELL;
+}
+
+static enum ailment ailment_now(const struct call *call) {
+    return are_ailing && call->wire != MODBUS ? ailment_of(call->index) : WELL;
+}
+
+/* The kernel drops what comes for a silent device before the listener: not even a connection opens. The destination
+ * stands in the network header, sixteen bytes in. */
+static void drop_calls_to_the_silent(int listener) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)SKF_NET_OFF + 16),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xffff),
+        BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, SPREAD),
+        BPF_STMT(BPF_ALU | BPF_MOD | BPF_K, 100),
+        BPF_STMT(BPF_ALU | BPF_DIV | BPF_K, PERCENT_OF_EACH),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SILENT - 1, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+    if (setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0) die("SO_ATTACH_FILTER");
+}
+
+static void ail(int begin) {
+    for (int fd = 0; fd < MOST_FDS; fd++)
+        if (listeners[fd] && listeners[fd] != MODBUS + 1) {
+            if (begin) drop_calls_to_the_silent(fd);
+            else if (are_ailing) setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &(int){0}, sizeof(int));
+        }
+    are_ailing = begin;
+}
+
 static void hang_up(int fd) {
     calls[fd].generation++;
     calls[fd].used = 0;
     close(fd);
+}
+
+static void refuse(int fd) {
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+    hang_up(fd);
 }
 
 static char *squeezed(const char *text, size_t size) {
@@ -135,12 +182,23 @@ static size_t whole(const struct call *call) {
     return used;
 }
 
-static float metered_w(void) {
+static double drawn_w(void) { /* the first device of a firmware is number 1 */
     double total = 0;
     for (int f = 0; f < MOST_FIRMWARES; f++)
-        for (int i = 0; i < firmwares[f].devices; i++) total += firmwares[f].watts[devices[f][i].asleep];
+        for (int i = 1; i <= firmwares[f].devices; i++) total += firmwares[f].watts[devices[f][i].asleep];
+    return total;
+}
+
+static unsigned long staying_well(void) {
+    unsigned long well = 0;
+    for (int f = 0; f < MOST_FIRMWARES; f++)
+        for (int i = 1; i <= firmwares[f].devices; i++) well += ailment_of(i) == WELL;
+    return well;
+}
+
+static float metered_w(void) {
     meter_noise = (meter_noise * 75 + 74) % 65537;
-    return (float)(total * (1.0 + (meter_noise - 32768) / 32768.0 * 0.002));
+    return (float)(drawn_w() * (1.0 + (meter_noise - 32768) / 32768.0 * 0.002));
 }
 
 static void serve(int fd) {
@@ -149,6 +207,9 @@ static void serve(int fd) {
     if (!size || call->busy) return;
     requests++;
     call->busy = 1;
+    enum ailment ailment = ailment_now(call);
+    if (ailment == HUNG || ailment == SILENT) return; /* silent ones on a connection from before */
+    if (ailment == REFUSING) { refuse(fd); return; }
     if (call->wire == MODBUS) {
         uint64_t asked = (uint64_t)(uint8_t)call->buffer[0] << 24 | (uint64_t)(uint8_t)call->buffer[1] << 16 |
                          (uint64_t)(uint8_t)call->buffer[6] << 8 | (uint8_t)call->buffer[7];
@@ -191,6 +252,7 @@ static void send_due(void) {
             if (answer.entry->stops && !device->answered_ns) {
                 device->answered_ns = now_ns();
                 stopped++;
+                well_stopped += ailment_of(call->index) == WELL;
             }
         }
         call->busy = 0;
@@ -216,6 +278,7 @@ static void take_calls(int listener) {
         call->index = (int)(address & 0xffff);
         call->used = 0;
         call->busy = 0;
+        if (ailment_now(call) == REFUSING) { refuse(fd); continue; }
         if (wire != MODBUS && !speaks(call)) { hang_up(fd); continue; } /* nobody listens there on a real one */
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
@@ -242,7 +305,7 @@ static void report(void) {
     for (int f = 0; f < MOST_FIRMWARES; f++)
         for (int i = 0; devices[f] && i < DEVICES; i++)
             if (devices[f][i].told_ns) {
-                printf("%s[%lld,%lld]", comma, (long long)devices[f][i].told_ns, (long long)devices[f][i].answered_ns);
+                printf("%s[%lld,%lld,%d]", comma, (long long)devices[f][i].told_ns, (long long)devices[f][i].answered_ns, ailment_of(i) == WELL);
                 comma = ",";
             }
     printf("]}\n");
@@ -261,12 +324,17 @@ static void obey(void) {
         *end = '\0';
         if (!strcmp(line, "report")) report();
         else if (!strcmp(line, "stopped")) {
-            printf("%lu\n", stopped);
+            printf("%lu %lu %lu\n", well_stopped, stopped, staying_well());
             fflush(stdout);
-        } else if (!strcmp(line, "reset")) {
+        } else if (!strcmp(line, "watts")) {
+            printf("%.1f\n", drawn_w());
+            fflush(stdout);
+        } else if (!strcmp(line, "ail")) ail(1);
+        else if (!strcmp(line, "reset")) {
             for (int f = 0; f < MOST_FIRMWARES; f++)
                 if (devices[f]) memset(devices[f], 0, DEVICES * sizeof(struct device));
-            stopped = 0;
+            stopped = well_stopped = 0;
+            ail(0);
         }
         used -= (size_t)(end + 1 - line);
         memmove(line, end + 1, used + 1);
