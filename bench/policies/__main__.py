@@ -37,7 +37,7 @@ def main() -> None:
     if chosen.markdown:
         print("\n".join(markdown(rows)))
     else:
-        console = Console(width=110)
+        console = Console(width=120)
         console.print(terminal(rows))
         console.print(NOTE)
 

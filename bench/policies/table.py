@@ -18,7 +18,7 @@ NOTE = (
 
 
 def terminal(rows: Sequence[Row]) -> Table:
-    """For people at a terminal 110 columns wide."""
+    """For people at a terminal 120 columns wide."""
     shown = Table(box=box.SIMPLE_HEAD, header_style="bold")
     for heading in ("signal", "policy"):
         shown.add_column(heading, no_wrap=True)

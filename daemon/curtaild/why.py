@@ -223,6 +223,8 @@ def _held_by(site: Site, device: Device, now: Seconds) -> Iterator[str]:
             f"{root} has {watts(max(0.0, room.free_w[root]))} free under {_limit(site, root)}, and nothing is raised "
             f"within the dead-band of {watts(dead_band_w)}"
         )
+    if site.exchange is not None and device.spec.id not in site.exchange.raises:
+        yield "an exchange for value is under way, and those rise first that it makes room for"
     if points is None or setpoint is None:
         return
     step = step_up(device, setpoint)
