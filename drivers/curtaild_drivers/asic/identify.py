@@ -61,10 +61,15 @@ async def probed(access: Access, until: Seconds) -> Firmware:
         return OWN[greeting.firmware](access)
     if not greeting.opened:
         raise Unreachable(f"nothing at {access.host} answers on a miner's usual ports")
-    return await probedPyasicMiner(access, until)
+    if greeting.rpc is None and greeting.web is None:
+        why = "; ".join(dict.fromkeys(greeting.trouble))
+        raise Unreachable(f"{access.host} takes connections and does not say who it is: {why}")
+    if greeting.is_nonsense:
+        raise BadReply(f"{access.host} answers what no miner says: {(greeting.rpc or greeting.web or '')[:40]!r}")
+    return await probed_by_pyasic(access, until)
 
 
-async def probedPyasicMiner(access: Access, until: Seconds) -> Firmware:
+async def probed_by_pyasic(access: Access, until: Seconds) -> Firmware:
     """Asks the machine as pyasic does, which knows many more kinds. Raises as `probed` does."""
     module = await pyasic()
     miner = await _probe(module, access.host, until)
