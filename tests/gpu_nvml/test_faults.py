@@ -96,7 +96,7 @@ async def test_a_gpu_that_is_back_under_a_new_handle_is_found_and_none_of_the_ot
         assert (await node.read()).state is RunState.FAULT
         gpus.recover(1, handles_survive=False)
         inits = gpus.calls("nvmlInitWithFlags")
-        monkeypatch.setattr("curtaild_drivers.gpu.node.RENEW_S", 3_600.0)
+        monkeypatch.setattr("curtaild_drivers.gpu.gpus.RENEW_S", 3_600.0)
         await node.read()
         for _ in range(5):
             reading = await node.read()
@@ -119,7 +119,7 @@ async def test_a_gpu_that_stays_lost_is_looked_for_now_and_then(
         for _ in range(10):
             assert (await node.read()).power_w == near(wall_w(70 + 700))
         assert gpus.calls("nvmlInitWithFlags") == inits + 1
-        monkeypatch.setattr("curtaild_drivers.gpu.node.RENEW_S", 0.0)
+        monkeypatch.setattr("curtaild_drivers.gpu.gpus.RENEW_S", 0.0)
         await node.read()
         assert gpus.calls("nvmlInitWithFlags") == inits + 2
 
@@ -200,7 +200,7 @@ async def test_a_gpu_that_hangs_in_a_raise_counts_at_what_it_may_have_taken(
 async def test_a_host_that_hangs_while_it_opens_is_told_and_not_waited_for(
     make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curtaild_drivers.gpu.node.OPEN_DEADLINE_S", 0.1)
+    monkeypatch.setattr("curtaild_drivers.gpu.gpus.OPEN_DEADLINE_S", 0.1)
     gpus = make_gpus([H100])
     gpus.hang(0)
     async with open_node(gpus) as node:

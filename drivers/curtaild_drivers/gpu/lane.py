@@ -23,6 +23,11 @@ class Hung(Unreachable):
     """The call was begun and has not come back: what it was to do may be done yet."""
 
 
+def moment_in(seconds: Seconds) -> Seconds:
+    """So long from now, on the running loop's clock."""
+    return asyncio.get_running_loop().time() + seconds
+
+
 class Lane:
     """Runs blocking calls one after another in a thread of its own, begun with the first call.
 

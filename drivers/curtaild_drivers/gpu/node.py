@@ -10,11 +10,10 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from curtaild_drivers.contract import (
     OFF,
-    BadReply,
     Capabilities,
     DriverError,
     Identity,
@@ -26,15 +25,15 @@ from curtaild_drivers.contract import (
     Reading,
     Refused,
     RunState,
-    Seconds,
     TellsWords,
     Unsupported,
     Watts,
 )
 from curtaild_drivers.gpu import hooks
-from curtaild_drivers.gpu.card import CardFacts, CardLost, Host, LibraryGone, Milliwatts
+from curtaild_drivers.gpu.card import Host, LibraryGone, Milliwatts
 from curtaild_drivers.gpu.curve import LIMIT, node_points
-from curtaild_drivers.gpu.lane import Lane
+from curtaild_drivers.gpu.gpus import CLOSE_DEADLINE_S, HostGpus, attempted
+from curtaild_drivers.gpu.lane import Lane, moment_in
 from curtaild_drivers.gpu.memory import NodeMemory
 from curtaild_drivers.gpu.reading import (
     CLOCKS,
@@ -54,14 +53,8 @@ from curtaild_drivers.gpu.throughput import FedCurve
 
 log = logging.getLogger(__name__)
 
-OPEN_DEADLINE_S = (
-    20.0  # without persistence mode the driver loads itself first: 1.5 s on an idle host, more on a busy one
-)
 FILE_DEADLINE_S = 2.0
-CLOSE_DEADLINE_S = 0.5
 CAP_SETTLES_S = 5.0
-RENEW_S = 60.0
-"""How often a lost GPU is looked for: its old handle may stay dead though it is back."""
 
 
 class GpuNode(TellsWords, LearnsPoints):
@@ -70,19 +63,15 @@ class GpuNode(TellsWords, LearnsPoints):
     def __init__(self, name: str, settings: NodeSettings, host: Host) -> None:
         self._name = name
         self._settings = settings
-        self._host = host
-        self._host_lane = Lane(f"{host.make} driver")
+        self._gpus = HostGpus(host)
+        self._slots = self._gpus.slots
         self._file_lane = Lane("state file", "the disk")
         self._memory = NodeMemory(settings.state_path())
         self._memory_trouble: str | None = None
-        self._version = ""
-        self._slots: list[Slot] = []
-        self._is_open = False
         self._is_warned = False
         self._words: list[str] = []
         self._fed = settings.fed_curve()
         self._most_w: Watts | None = None
-        self._renewed_at: Seconds = float("-inf")
         self._opening = asyncio.Lock()
         self._applying = asyncio.Lock()
 
@@ -91,7 +80,7 @@ class GpuNode(TellsWords, LearnsPoints):
         hook_s = max((stage.timeout_s for stage in self._hook_stages().values()), default=0.0)
         return Capabilities(
             measures_power=True,
-            throttles=all(slot.facts is None or slot.facts.takes_limit for slot in self._slots),
+            throttles=self._gpus.take_limits,
             stops=self._settings.off is not None,
             settle_down_s=CAP_SETTLES_S + hook_s,
             settle_up_s=2 * CAP_SETTLES_S + hook_s,
@@ -110,15 +99,15 @@ class GpuNode(TellsWords, LearnsPoints):
     async def identify(self) -> Identity:
         """Who made the GPUs and which driver runs them. It is rated with all GPUs at the most they can be set to."""
         await self._open()
-        facts = self._facts()
+        facts = self._gpus.facts()
         most_mw = [highest_of(slot, self._slots) for slot in self._slots]
         rated_w = node_watts(sum(mw for mw in most_mw if mw is not None) / 1000, self._settings)
         models = dict.fromkeys(fact.model for fact in facts)
         return Identity(
-            make=self._host.make,
+            make=self._gpus.make,
             model=f"{len(self._slots)} × {' and '.join(models)}",
             firmware="gpu driver",
-            version=self._version,
+            version=self._gpus.version,
             serial=facts[0].uuid,
             rated_w=rated_w if None not in most_mw else None,
         )
@@ -126,13 +115,13 @@ class GpuNode(TellsWords, LearnsPoints):
     async def read(self) -> Reading:
         """Draw and limits of all GPUs, asked at once. Raises the first's error where none answers."""
         await self._open()
-        await self._look_for_the_lost()
-        until = _moment_in(self._settings.read_deadline_s)
+        await self._gpus.look_for_the_lost(self._settings.read_deadline_s)
+        until = moment_in(self._settings.read_deadline_s)
         taken_at = time.monotonic()
         said = await asyncio.gather(*(slot.look(until) for slot in self._slots), return_exceptions=True)
         errors = [answer for answer in said if isinstance(answer, BaseException)]
         if any(isinstance(error, LibraryGone) for error in errors):
-            await self._drop()
+            await self._gpus.drop()
         if len(errors) == len(said):
             raise errors[0]
         trouble = [self._memory_trouble] if self._memory_trouble is not None else []
@@ -147,7 +136,7 @@ class GpuNode(TellsWords, LearnsPoints):
         Raises `Unsupported` where a GPU takes no limit, or a stage does not lie below the least limit.
         """
         await self._open()
-        self._facts()
+        self._gpus.facts()
         bounds_mw = [self._bounds_mw(slot) for slot in self._slots]
         least_w, most_w = (node_watts(sum(ends) / 1000, self._settings) for ends in zip(*bounds_mw, strict=True))
         curve = self._fed.tell() if self._fed is not None else self._settings.curve
@@ -184,13 +173,8 @@ class GpuNode(TellsWords, LearnsPoints):
 
     async def close(self) -> None:
         """Let go of the GPUs as they are: the last limits stay in force."""
-        until = _moment_in(CLOSE_DEADLINE_S)
-        await asyncio.gather(*(slot.close(until) for slot in self._slots))
-        if self._is_open and not any(slot.lane.is_hung for slot in self._slots):
-            await _attempted(self._host_lane, self._host.close, until)
-        self._is_open = False
-        self._host_lane.close()
-        await _attempted(self._file_lane, self._memory.release, until)
+        await self._gpus.close()
+        await attempted(self._file_lane, self._memory.release, moment_in(CLOSE_DEADLINE_S))
         self._file_lane.close()
         if self._fed is not None:
             self._fed.close()
@@ -199,66 +183,19 @@ class GpuNode(TellsWords, LearnsPoints):
 
     async def _open(self) -> None:
         """Find the GPUs unless they are known; one that cannot be opened is tried again at each call."""
-        if self._is_open and all(slot.card is not None for slot in self._slots):
+        if self._gpus.are_known:
             return
         if self._name not in ("localhost", "127.0.0.1", "::1", socket.gethostname()):
             raise Unsupported(f"the GPUs of this host are at localhost, not at {self._name}")
         async with self._opening:
-            until = _moment_in(OPEN_DEADLINE_S)
-            if not self._is_open:
-                self._version, count = await self._host_lane.call(self._host.open, until)
-                self._is_open = True
-                self._slots += [Slot(index, self._host) for index in range(len(self._slots), count)]
-                try:
-                    await self._file_lane.call(self._memory.load, _moment_in(FILE_DEADLINE_S))
-                except (OSError, DriverError) as error:
-                    self._memory_trouble = f"{self._memory.path} cannot be read: {error}"
-            await asyncio.gather(*(slot.open(until) for slot in self._slots), return_exceptions=True)
-            self._warn_of_what_is_lacking()
-
-    def _warn_of_what_is_lacking(self) -> None:
-        """Once: a stopped daemon is to leave the limits as they are, and cannot; a stage is wanted and is not there."""
-        facts = [slot.facts for slot in self._slots if slot.facts is not None]
-        if self._is_warned or not facts:
-            return
-        self._is_warned = True
-        loose = ", ".join(str(fact.index) for fact in facts if fact.is_persistent is False)
-        if loose:
-            log.warning("persistence mode is off: when the daemon stops, GPU %s may forget its limit", loose)
-        if self._settings.clock_lock is not None and not self._locks_clocks:
-            log.warning("clock_lock has no effect: the driver of these GPUs has no clock locks")
-
-    @property
-    def _locks_clocks(self) -> bool:
-        return all(slot.facts is None or slot.facts.locks_clocks for slot in self._slots)
-
-    async def _drop(self) -> None:
-        """Open the library anew at the next call, if none is under way in it now."""
-        if all(slot.lane.is_idle for slot in self._slots):
-            for slot in self._slots:
-                slot.card = None
-            await _attempted(self._host_lane, self._host.close, _moment_in(CLOSE_DEADLINE_S))
-            self._is_open = False
-
-    async def _look_for_the_lost(self) -> None:
-        """Once in a while; the others are not touched."""
-        lost = [slot for slot in self._slots if isinstance(slot.error, CardLost) and slot.card is not None]
-        if not lost or time.monotonic() - self._renewed_at < RENEW_S:
-            return
-        self._renewed_at = time.monotonic()
-        until = _moment_in(self._settings.read_deadline_s)
-        try:
-            await self._host_lane.call(self._host.renew, until)
-        except DriverError:
-            return
-        await asyncio.gather(*(slot.renew(until) for slot in lost), return_exceptions=True)
-
-    def _facts(self) -> list[CardFacts]:
-        """Of every GPU that could be opened. Raises the first one's error where none could."""
-        facts = [slot.facts for slot in self._slots if slot.facts is not None]
-        if not facts:
-            raise self._slots[0].error or BadReply("no GPU could be opened")
-        return facts
+            await self._gpus.open()
+            try:
+                await self._file_lane.call(self._memory.load, moment_in(FILE_DEADLINE_S))
+            except (OSError, DriverError) as error:
+                self._memory_trouble = f"{self._memory.path} cannot be read: {error}"
+            if self._settings.clock_lock is not None and not self._gpus.lock_clocks and not self._is_warned:
+                self._is_warned = True
+                log.warning("clock_lock has no effect: the driver of these GPUs has no clock locks")
 
     def _note_limit(self, fed: FedCurve, reading: Reading) -> None:
         """Under which limit it works now: what the site says of its throughput is compared by that."""
@@ -269,7 +206,7 @@ class GpuNode(TellsWords, LearnsPoints):
 
     async def _see_all_once(self) -> None:
         """Nothing is written to a GPU before the limit that it keeps is known."""
-        until = _moment_in(self._settings.read_deadline_s)
+        until = moment_in(self._settings.read_deadline_s)
         unseen = [slot for slot in self._slots if slot.card is not None and slot.power.requested_mw is None]
         await asyncio.gather(*(slot.look(until) for slot in unseen), return_exceptions=True)
 
@@ -297,7 +234,7 @@ class GpuNode(TellsWords, LearnsPoints):
         bounds = [self._bounds_mw(slot) for slot in told]
         total_mw = gpus_mw(point.draw_w, self._settings) - sum(silent_mw) if point.key == LIMIT else 0
         shares = equal_shares(total_mw, bounds)
-        until = _moment_in(self._settings.write_deadline_s)
+        until = moment_in(self._settings.write_deadline_s)
         writes = (slot.set_limit(share, until) for slot, share in zip(told, shares, strict=True))
         outcome = _all_told(told, await asyncio.gather(*writes, return_exceptions=True))
         if silent_mw and point.key == LIMIT and sum(shares) > total_mw:
@@ -314,7 +251,7 @@ class GpuNode(TellsWords, LearnsPoints):
     def _stage_points(self) -> list[OperatingPoint]:
         """By rising draw."""
         hooked = [OperatingPoint(key, stage.draw_w, 0.0) for key, stage in self._hook_stages().items()]
-        lock = self._settings.clock_lock if self._locks_clocks else None
+        lock = self._settings.clock_lock if self._gpus.lock_clocks else None
         return [*reversed(hooked), *([OperatingPoint(CLOCKS, lock.draw_w, lock.rate)] if lock is not None else [])]
 
     async def _change_stages(self, point: OperatingPoint) -> bool:
@@ -347,7 +284,7 @@ class GpuNode(TellsWords, LearnsPoints):
     async def _lock_clocks(self, is_shed: bool) -> None:
         lock = self._settings.clock_lock
         mhz = lock.mhz if is_shed and lock is not None else None
-        until = _moment_in(self._settings.write_deadline_s)
+        until = moment_in(self._settings.write_deadline_s)
         told = [slot for slot in self._slots if slot.card is not None and slot.error is None]
         _all_told(told, await asyncio.gather(*(slot.lock_clocks(mhz, until) for slot in told), return_exceptions=True))
 
@@ -364,7 +301,7 @@ class GpuNode(TellsWords, LearnsPoints):
                 if known_mw is not None:
                     memory.limits_mw[facts.uuid] = known_mw
         try:
-            await self._file_lane.call(memory.claim, _moment_in(FILE_DEADLINE_S))
+            await self._file_lane.call(memory.claim, moment_in(FILE_DEADLINE_S))
         except Refused:
             raise
         except DriverError as error:
@@ -373,7 +310,7 @@ class GpuNode(TellsWords, LearnsPoints):
 
     async def _keep_memory(self) -> None:
         try:
-            await self._file_lane.call(self._memory.keep, _moment_in(FILE_DEADLINE_S))
+            await self._file_lane.call(self._memory.keep, moment_in(FILE_DEADLINE_S))
         except (OSError, DriverError) as error:
             self._memory_trouble = f"the limits found before cannot be kept in {self._memory.path}: {error}"
         else:
@@ -395,16 +332,5 @@ def _all_told(told: Sequence[Slot], answers: Sequence[Written | BaseException]) 
     raise type(errors[0][1])(words)
 
 
-async def _attempted(lane: Lane, work: Callable[[], None], until: Seconds) -> None:
-    try:
-        await lane.call(work, until)
-    except DriverError:
-        return
-
-
 def _milliwatts(watts: Watts | None) -> Milliwatts | None:
     return round(watts * 1000) if watts is not None else None
-
-
-def _moment_in(seconds: Seconds) -> Seconds:
-    return asyncio.get_running_loop().time() + seconds
