@@ -49,6 +49,7 @@ def fleet_of(address: str, chosen: AsicSettings, known: Identity | None) -> dict
         flex_fraction=None,
         emergency_order=50,
         rated_w=None,
+        earns_usd_per_h=None,
         poll_s=0.01,
         stale_after_s=5.0,
         min_on_s=0.0,
