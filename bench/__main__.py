@@ -39,6 +39,7 @@ from bench.scrape import scrape_rows
 from bench.shed import shed_rows, watch_shed
 from bench.sick import sick_rows
 from bench.site import CannotRun, Layout
+from bench.soak import soak_rows
 from bench.table import Result
 from curtaild.rehearse.signals import SIGNALS
 from curtaild.rehearse.solver import NoSolver
@@ -50,11 +51,13 @@ BENCHES = {
     "sick": "10,000 devices of which 15 % hang, refuse or are silent: the others' shed, the limit, the deficit",
     "emulated": "a shed end to end on the emulated farm with its physics, 500 devices",
     "scrape": "/metrics with 10,000 devices beside prometheus_client's own gauges and handler",
+    "soak": "only where named: 10,000 devices polled for an hour (--for S): memory, descriptors, loop lag",
     "core": "one cycle of the core with 30,000 devices: cold, shed of half, unchanged",
     "gpu": "a reading of eight GPUs whose driver takes 20 ms a call, and what it does to the event loop",
     "policies": "control quality beside four published policies and a solver's bound, on every signal: docs/control.md",
 }
-NEED_A_FARM = {"farm", "large", "answer", "sick", "emulated"}
+NEED_A_FARM = {"farm", "large", "answer", "sick", "emulated", "soak"}
+ONLY_WHERE_NAMED = {"soak"}
 
 
 class Steps(Progress):
@@ -70,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run what was asked for; 1 where something could not be measured."""
     parser = _parser()
     order = parser.parse_args(arguments)
-    chosen = order.benches or list(BENCHES)
+    chosen = order.benches or [name for name in BENCHES if name not in ONLY_WHERE_NAMED]
     unknown = [name for name in chosen if name not in BENCHES]
     if unknown:
         parser.error(f"no bench {', '.join(map(repr, unknown))}; there are: {', '.join(BENCHES)}")
@@ -196,6 +199,10 @@ async def _sick(bench: Bench, order: argparse.Namespace) -> None:
     await sick_rows(bench, _ten_thousand_polled(order))
 
 
+async def _soak(bench: Bench, order: argparse.Namespace) -> None:
+    await soak_rows(bench, _ten_thousand_polled(order), 30.0 if order.quick else order.for_s)
+
+
 async def _emulated(bench: Bench, order: argparse.Namespace) -> None:
     await emulated_row(bench, order.devices or (50 if order.quick else 500))
 
@@ -206,6 +213,7 @@ _FARM_BENCHES = {
     "answer": _answer,
     "sick": _sick,
     "emulated": _emulated,
+    "soak": _soak,
 }
 
 
@@ -220,6 +228,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("benches", nargs="*", metavar="BENCH", help="which to run")
     parser.add_argument("--quick", action="store_true", help="a twentieth of the devices: does it run, not how fast")
     parser.add_argument("--devices", type=_count, help="another number of devices (large takes three times as many)")
+    parser.add_argument(
+        "--for", type=float, default=3600.0, metavar="S", dest="for_s", help="how long soak polls, in s"
+    )
     parser.add_argument("--no-peers", action="store_true", help="leave pyasic and pyasic-rs out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as well")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="cProfile of the daemon's shed; it is slower so")

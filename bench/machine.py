@@ -57,10 +57,24 @@ def cpu_s(pid: int) -> float:
 
 def peak_mib(pid: int | str) -> float:
     """The most memory a process has had resident so far, in MiB; `"self"` is this one."""
+    return _status_mib(pid, "VmHWM")
+
+
+def resident_mib(pid: int | str) -> float:
+    """The memory that a process has resident now, in MiB."""
+    return _status_mib(pid, "VmRSS")
+
+
+def descriptors(pid: int) -> int:
+    """How many files and sockets a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _status_mib(pid: int | str, name: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
-    raise LookupError(f"process {pid} has no VmHWM")
+    raise LookupError(f"process {pid} has no {name}")
 
 
 def tail(log: Path, characters: int = 1500) -> str:
