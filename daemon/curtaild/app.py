@@ -24,7 +24,7 @@ from curtaild.fleet import FleetDevice, open_devices, open_meters
 from curtaild.grid.connection import GridLink
 from curtaild.grid.opening import Books, open_grid
 from curtaild.inbox import Inbox
-from curtaild.narrate import exchange, watts
+from curtaild.narrate import came_from, exchange, watts
 from curtaild.poller import Poller
 from curtaild.sd_notify import Notifier
 from curtaild.store import Store
@@ -162,7 +162,9 @@ class Daemon:
             return
         known = self._identities.get(name)
         if known is not None and (told := exchange(known, found)) is not None:
-            log.warning("%s: %s; it is read as that, and its draw is learned anew", name, told)
+            before = came_from(found, name, self._identities)
+            moved = f", which stood at {before}" if before is not None else ""
+            log.warning("%s: %s%s; it is read as that, and its draw is learned anew", name, told, moved)
             if (known_draws := self.control.site.devices.get(name)) is not None:
                 known_draws.learned = {}
         self._identities[name] = found

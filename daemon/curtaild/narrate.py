@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from curtaild.core.events import (
     Ack,
@@ -20,7 +20,7 @@ from curtaild.core.events import (
     MeterChanged,
 )
 from curtaild.core.limits import Limit
-from curtaild_drivers.contract import Identity, Watts
+from curtaild_drivers.contract import DeviceId, Identity, Watts
 
 log = logging.getLogger("curtaild")
 
@@ -90,6 +90,15 @@ def exchange(known: Identity, found: Identity) -> str | None:
     if known.serial and found.serial and known.serial != found.serial:
         return f"another {who(found)} stands there now"
     return None
+
+
+def came_from(found: Identity, at: str, known: Mapping[DeviceId, Identity]) -> DeviceId | None:
+    """Where the machine that now answers as `at` stood before, as far as serials tell: the place of another listed
+    device. Firmwares tell serials of their own, so they count within one only."""
+    if not found.serial:
+        return None
+    places = (name for name, other in known.items() if name != at and other.firmware == found.firmware)
+    return next((name for name in places if known[name].serial == found.serial), None)
 
 
 def watts(value_w: Watts) -> str:

@@ -177,13 +177,17 @@ async def test_the_daemon_says_so_once_and_forgets_what_the_old_one_drew(
         path, name = tmp_path / "site.toml", DeviceId(f"hall/{address}")
         ports = f"rpc_port = {farm.ports.rpc}, http_port = {farm.ports.http}"
         path.write_text(
-            SITE + f'[[devices]]\nname = "hall"\ndriver = "asic"\nfeeder = "row-1"\naddresses = ["{address}"]\n'
+            SITE
+            + f'[[devices]]\nname = "hall"\ndriver = "asic"\nfeeder = "row-1"\naddresses = ["{address}", "127.34.30.250"]\n'
             f'poll_s = 0.05\nsettings = {{ {ports} }}\n[telemetry]\nlisten = "127.0.0.1:0"\n'
             f'[ledger]\npath = "{tmp_path}/curtaild.db"\n'
         )
         site = load_site(path)
         store = Store.open(site.ledger.path, clock=SystemClock())
-        await store.commit([], {memory.IDENTITY + name: memory.identity_document(replace(S21, firmware="antminer"))})
+        elsewhere = {DeviceId("hall/127.34.30.250"): replace(S21, serial=f"EMU{next(iter(farm.addresses))}")}
+        remembered = {name: replace(S21, firmware="antminer"), **elsewhere}
+        documents = {memory.IDENTITY + known: memory.identity_document(who) for known, who in remembered.items()}
+        await store.commit([], documents)
         await store.close(5.0)
         async with Daemon(path, site) as daemon:
             daemon.control.site.devices[name].learned = {"normal": DrawRatio()}
@@ -192,6 +196,7 @@ async def test_the_daemon_says_so_once_and_forgets_what_the_old_one_drew(
                     await daemon.inbox.arrival(0.05)
             assert daemon.control.site.devices[name].learned == {}
         assert caplog.text.count("is now Antminer S21") == 1
+        assert ", which stood at hall/127.34.30.250; it is read as that" in caplog.text
         again = Store.open(site.ledger.path, clock=SystemClock())
         assert memory.identities(again.documents())[name].firmware == "luxos"
         await again.close(5.0)
