@@ -55,6 +55,11 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def waited_s(pid: int) -> float:
+    """How long (s) a process's first thread has been ready to run while others had the cores."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="utf-8").split()[1]) / 1e9
+
+
 def peak_mib(pid: int | str) -> float:
     """The most memory a process has had resident so far, in MiB; `"self"` is this one."""
     return _status_mib(pid, "VmHWM")

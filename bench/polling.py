@@ -20,7 +20,8 @@ CPU_BAR_PERCENT = {10_000: 25.0, 30_000: 30.0}
 
 @dataclass(frozen=True, slots=True)
 class Polling:
-    """The daemon while it does nothing but poll; `devices_cpu_s` is the responder's."""
+    """The daemon while it does nothing but poll; `devices_cpu_s` is the responder's. For `waited_s` others had the
+    cores while the daemon was ready to run."""
 
     cpu_s: Seconds
     watched_s: Seconds
@@ -28,6 +29,7 @@ class Polling:
     lag: Lag | None
     devices_cpu_s: Seconds
     requests: int
+    waited_s: Seconds
 
 
 async def watch_polling(bench: Bench, farm: Farm, watch_s: Seconds) -> Polling:
@@ -35,12 +37,14 @@ async def watch_polling(bench: Bench, farm: Farm, watch_s: Seconds) -> Polling:
     task = bench.progress.add_task(f"{farm.name}: polling", total=farm.layout.poll_s + watch_s)
     await _pass(bench, task, farm.layout.poll_s)
     before, cpu_s, began = await farm.devices.report(), farm.daemon.cpu_s(), time.monotonic()
+    waited_s = farm.daemon.waited_s()
     await _pass(bench, task, watch_s)
     after, used_s, ended = await farm.devices.report(), farm.daemon.cpu_s() - cpu_s, time.monotonic()
+    waited_s = farm.daemon.waited_s() - waited_s
     lag = Lag.of(await farm.daemon.lag_s(began, ended), SLEEP_S)
     bench.progress.remove_task(task)
     asked, devices_cpu_s = after.requests - before.requests, after.cpu_s - before.cpu_s
-    return Polling(used_s, ended - began, farm.daemon.peak_mib(), lag, devices_cpu_s, asked)
+    return Polling(used_s, ended - began, farm.daemon.peak_mib(), lag, devices_cpu_s, asked, waited_s)
 
 
 async def polling_rows(bench: Bench, farm: Farm, polling: Polling, peer_devices: int) -> None:
@@ -67,7 +71,8 @@ async def polling_rows(bench: Bench, farm: Farm, polling: Polling, peer_devices:
     bench.result.rows.append(Row(f"{what}: memory", "MiB", polling.memory_mib, bar=MEMORY_BAR_MIB.get(count)))
     bench.result.notes += [
         f"{what}: {polling.requests / polling.watched_s:,.0f} questions/s; the emulated devices took "
-        f"{percent_of_a_core(polling.devices_cpu_s, polling.watched_s):.0f} % of a core",
+        f"{percent_of_a_core(polling.devices_cpu_s, polling.watched_s):.0f} % of a core; for "
+        f"{polling.waited_s:.2f} of {polling.watched_s:.0f} s the daemon waited for a core",
         *(
             f"{what}: {peer} {step} would take {share:.0f} % of a core (measured on {peer_devices:,} devices)"
             for peer, steps in costs.items()

@@ -24,7 +24,8 @@ LAST_BAR_S = {10_000: 3.0}
 
 @dataclass(frozen=True, slots=True)
 class Shed:
-    """Seconds since the publish. A device is told when the command reaches it, and has obeyed when it has answered."""
+    """Seconds since the publish. A device is told when the command reaches it, and has obeyed when it has answered.
+    `waited_s`: so long the daemon could not run because others had the cores."""
 
     first_told_s: Seconds
     first_s: Seconds
@@ -36,6 +37,7 @@ class Shed:
     memory_mib: float
     lag: Lag | None
     devices_cpu_s: Seconds
+    waited_s: Seconds
 
 
 async def watch_shed(bench: Bench, farm: Farm) -> Shed:
@@ -45,13 +47,13 @@ async def watch_shed(bench: Bench, farm: Farm) -> Shed:
     daemon, devices = farm.daemon, farm.devices
     if bench.profile is not None:
         os.kill(daemon.pid, signal.SIGUSR1)
-    before, cpu_s = await devices.report(), daemon.cpu_s()
+    before, cpu_s, waited_s = await devices.report(), daemon.cpu_s(), daemon.waited_s()
     published_ns = time.monotonic_ns()
     allocation = await daemon.operator.allocate(0.0)
     while (stopped := await devices.stopped()) < count and time.monotonic_ns() < published_ns + TIMEOUT_S * 1e9:
         bench.progress.update(task, completed=stopped)
         await asyncio.sleep(0.05)
-    used_s, ended = daemon.cpu_s() - cpu_s, time.monotonic()
+    used_s, waited_s, ended = daemon.cpu_s() - cpu_s, daemon.waited_s() - waited_s, time.monotonic()
     if bench.profile is not None:
         os.kill(daemon.pid, signal.SIGUSR2)
     after = await devices.report()
@@ -73,6 +75,7 @@ async def watch_shed(bench: Bench, farm: Farm) -> Shed:
         memory_mib=daemon.peak_mib(),
         lag=lag,
         devices_cpu_s=after.cpu_s - before.cpu_s,
+        waited_s=waited_s,
     )
 
 
@@ -108,8 +111,8 @@ async def shed_rows(bench: Bench, farm: Farm, shed: Shed, *, with_peer: bool) ->
     bench.result.rows += [last, first]
     bench.result.notes.append(
         f"shed of {name}: half had obeyed after {shed.median_s:.2f} s, accepted after {shed.accepted_s:.2f} s; the "
-        f"emulated devices took {shed.devices_cpu_s:.2f} s of CPU, the floor {floor.cpu_s:.2f} s, and the daemon "
-        f"{shed.cpu_s:.2f} s"
+        f"emulated devices took {shed.devices_cpu_s:.2f} s of CPU, the floor {floor.cpu_s:.2f} s, the daemon "
+        f"{shed.cpu_s:.2f} s, and for {shed.waited_s:.2f} s it waited for a core"
     )
 
 

@@ -99,6 +99,9 @@ class Daemon:
     def cpu_s(self) -> Seconds:
         return machine.cpu_s(self.pid)
 
+    def waited_s(self) -> Seconds:
+        return machine.waited_s(self.pid)
+
     def peak_mib(self) -> float:
         return machine.peak_mib(self.pid)
 
