@@ -177,8 +177,8 @@ async def test_the_daemon_says_so_once_and_forgets_what_the_old_one_drew(
         path, name = tmp_path / "site.toml", DeviceId(f"hall/{address}")
         ports = f"rpc_port = {farm.ports.rpc}, http_port = {farm.ports.http}"
         path.write_text(
-            SITE
-            + f'[[devices]]\nname = "hall"\ndriver = "asic"\nfeeder = "row-1"\naddresses = ["{address}", "127.34.30.250"]\n'
+            SITE + '[[devices]]\nname = "hall"\ndriver = "asic"\nfeeder = "row-1"\n'
+            f'addresses = ["{address}", "127.34.30.250"]\n'
             f'poll_s = 0.05\nsettings = {{ {ports} }}\n[telemetry]\nlisten = "127.0.0.1:0"\n'
             f'[ledger]\npath = "{tmp_path}/curtaild.db"\n'
         )
