@@ -27,6 +27,7 @@ LONGEST_FIRST = (
     "tests/systemd/",
     "tests/demo/",
     "tests/grid/",
+    "tests/openadr/",
 )
 """So that no worker begins a long file when the others are done."""
 
