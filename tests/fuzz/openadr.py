@@ -58,7 +58,7 @@ def bear(data: bytes) -> None:
     messages: list[GridMessage] = [*ven.dialect.decode(Received("t", data))]
     events = body if isinstance(body, list) else [body]
     try:
-        messages += ven.dialect.take(Snapshot([PROGRAM], events, ven.clock.monotonic(), None))
+        messages += ven.dialect.take(ven.dialect.digest(Snapshot([PROGRAM], events, ven.clock.monotonic(), None)))
     except Rejection:
         messages += ven.read()
     messages += ven.dialect.decode(Received("t", data))

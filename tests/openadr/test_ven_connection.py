@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from curtaild.clock import SystemClock
 from curtaild.core.allocation import GridMessage, HeartbeatReceived, MessageRejected, RejectCode, ScheduleReceived
@@ -112,6 +113,19 @@ async def test_a_reading_that_cannot_be_taken_is_told_once_and_is_no_sign_of_lif
         await site.until(lambda: server.count("GET /programs") >= 3)
         assert site.delivered.empty()
         assert site.line.states[0].rejected_total == {RejectCode.UNAUTHORIZED: 1}
+
+
+async def test_a_vtn_that_shows_too_much_is_asked_for_what_is_not_over(server: Canned) -> None:
+    old = [event(f"old-{number}", intervals=limits(1)) for number in range(1_100)]
+
+    def shown(request: web.Request) -> list[Any]:
+        skip = int(request.query["skip"])
+        return [now_event(500)] if request.query.get("active") == "true" else old[skip : skip + 50]
+
+    server.answers["GET /events"] = shown
+    async with connected(server) as site:
+        stated = await site.next(ScheduleReceived)
+        assert stated.allocations[0].ceiling == Limit(5e5)
 
 
 async def test_a_vtn_that_is_an_hour_off_is_not_followed(server: Canned, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -322,7 +322,7 @@ JSON = st.recursive(
 KEYS = st.sampled_from([*event(), "priority", "targets", "duration", "payloadDescriptors", "reportDescriptors"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.dictionaries(KEYS, JSON, max_size=3), max_size=3), st.lists(JSON, max_size=2))
 def test_whatever_an_event_holds_either_it_is_taken_or_refused(
     changes: list[dict[str, Any]], programs: list[Any]

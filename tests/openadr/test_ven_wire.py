@@ -216,7 +216,7 @@ def pages(objects: list[Any], limit: int = 50) -> Any:
 
 async def read(server: Canned, *targets: str) -> tuple[list[Any], list[Any]]:
     async with Vtn(server.access(), HandClock()) as vtn:
-        snapshot = await Reading(vtn, HandClock(), print).snapshot(targets)
+        snapshot = await Reading(vtn, HandClock(), print).snapshot(targets, is_active_only=False)
     return [*snapshot.programs], [*snapshot.events]
 
 

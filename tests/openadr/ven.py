@@ -81,7 +81,7 @@ class Ven:
 
     def read(self, *events: Any, programs: Sequence[Any] = (PROGRAM,), date: float | None = None) -> list[GridMessage]:
         """What follows from one reading of the VTN."""
-        return self.dialect.take(Snapshot(programs, events, self.clock.monotonic(), date))
+        return self.dialect.take(self.dialect.digest(Snapshot(programs, events, self.clock.monotonic(), date)))
 
     def hears(self, operation: str, body: Any, kind: str = "EVENT", retained: bool = False) -> list[GridMessage]:
         notification = {"objectType": kind, "operation": operation, "object": body}

@@ -19,7 +19,7 @@ from curtaild.grid.fields import Rejection
 from curtaild.grid.openadr.dialect import OpenAdrDialect
 from curtaild.grid.openadr.notifier import Listening, Notifier
 from curtaild.grid.openadr.objects import Ven
-from curtaild.grid.openadr.reading import Notifications, Reading
+from curtaild.grid.openadr.reading import Notifications, Reading, TooMuch
 from curtaild.grid.openadr.vtn import Vtn, VtnAccess, VtnFailed
 from curtaild_drivers.broker.mqtt import Obstacle
 from curtaild_drivers.contract import Seconds, Watts
@@ -79,6 +79,7 @@ class OpenAdrConnection:
         self._ven: Ven | None = None
         self._notifications: Notifications | None = None
         self._told: set[str] = set()
+        self._is_active_only = False
         self._settled_at: Seconds | None = None
         self._connected = False
         self._since = clock.monotonic()
@@ -184,16 +185,20 @@ class OpenAdrConnection:
         if not is_settled:
             self._ven = await reading.ven(polling.ven_name, polling.rating_w, self._ven)
         granted = self._ven.targets if self._ven is not None else ()
-        snapshot = await reading.snapshot(polling.targets or granted)
         try:
-            messages = self.dialect.take(snapshot)
+            snapshot = await reading.snapshot(polling.targets or granted, self._is_active_only)
+            book = await asyncio.to_thread(self.dialect.digest, snapshot)
         except Rejection as refusal:
+            self._is_active_only |= refusal.code is RejectCode.TOO_LARGE
             raise self._refused(refusal) from None
+        except TooMuch:
+            self._is_active_only = True  # what is over need not be shown: perhaps that helps
+            raise
+        messages = self.dialect.take(book)
         self._readings_total += 1
         for message in messages:
             if isinstance(message, MessageRejected):
                 self._rejected_total[message.code] += 1
-                log.error("%s: %s (%s)", polling.access.url, message.reason, message.code.value)
             self._deliver(message)
         self._note_connected()
         if not is_settled:

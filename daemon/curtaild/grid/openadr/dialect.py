@@ -60,13 +60,15 @@ class Snapshot:
 
 
 @dataclass(slots=True)
-class _Book:
-    """What the last reading showed. Events stay as they were first read, until the VTN changes them."""
+class Book:
+    """What a reading showed. Events stay as they were first read, until the VTN changes them. `refusals` are news."""
 
+    begun_at: Seconds = 0.0
     programs: dict[str, Program] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     versions: dict[str, bytes] = field(default_factory=dict)
     refused: dict[str, bytes] = field(default_factory=dict)
+    refusals: list[MessageRejected] = field(default_factory=list)
 
 
 class OpenAdrDialect:
@@ -81,7 +83,8 @@ class OpenAdrDialect:
         self._rules = rules
         self._clock = clock
         self._statement = Statement(Issuer(f"openadr{NAMESPACE_MARK}{name}"), clock)
-        self._book = _Book()
+        self._book = Book()
+        self._alarmed: set[str] = set()
         self._heard: dict[str, tuple[Held, Seconds]] = {}
         self._plan: Plan | None = None
         self.reporter = Reporter(rules.ven_name, rules.meaning, rules.report_interval_s)
@@ -93,22 +96,32 @@ class OpenAdrDialect:
 
     # ---- what the VTN shows -------------------------------------------------------------------
 
-    def take(self, snapshot: Snapshot) -> list[GridMessage]:
-        """The site's ceilings by all that the VTN shows. Raises `Rejection` where it cannot be taken as a whole; then
-        nothing has changed, and it was no sign of life. A single event that cannot be taken is refused by itself, and
-        keeps what it said before."""
+    def digest(self, snapshot: Snapshot) -> Book:
+        """All that the VTN shows, understood. Changes nothing, so that it may be done in a thread beside the loop.
+        Raises `Rejection` where it cannot be taken as a whole: then it was no sign of life. A single event that cannot
+        be taken is refused by itself, and keeps what it said before."""
         self._check_clock(snapshot.date)
-        programs, refusals = self._programs(snapshot.programs)
-        shown = list(self._shown(snapshot.events, programs))
-        book = _Book(programs)
-        for identity, body in shown:
-            refusal = self._take_event(identity, body, book)
-            if refusal is not None:
-                refusals.append(refusal)
+        book = Book(snapshot.begun_at)
+        self._read_programs(snapshot.programs, book)
+        for identity, body in self._shown(snapshot.events, book.programs):
+            self._read_event(identity, body, book)
+        return book
+
+    def take(self, book: Book) -> list[GridMessage]:
+        """What follows for the site from the newest book."""
         self._book = book
-        self._forget_heard(snapshot.begun_at)
+        for held in book.held.values():
+            self._alarm(held.event)
+        self._alarmed &= book.held.keys()
+        self._forget_heard(book.begun_at)
         self.reporter.watch(book.held.values(), self._clock.monotonic())
-        return [*refusals, *self._state(retained=False), HeartbeatReceived()]
+        return [*book.refusals, *self._state(retained=False), HeartbeatReceived()]
+
+    def _alarm(self, event: Event) -> None:
+        """An emergency is for people, too: told once."""
+        if event.alert is not None and event.id not in self._alarmed:
+            self._alarmed.add(event.id)
+            log.error("a grid emergency is declared by event %s: %s", event.id, event.alert)
 
     def _check_clock(self, date: UnixSeconds | None) -> None:
         """Times are the VTN's, and kept by our clock: they must agree, or no event can be met when it is meant."""
@@ -117,22 +130,19 @@ class OpenAdrDialect:
             reason = f"the VTN's clock is {abs(away_s):.0f} s {'ahead of' if away_s > 0 else 'behind'} the site's"
             raise Rejection(RejectCode.CLOCK_SKEW, reason)
 
-    def _programs(self, shown: Sequence[object]) -> tuple[dict[str, Program], list[GridMessage]]:
-        programs: dict[str, Program] = {}
-        refusals: list[GridMessage] = []
+    def _read_programs(self, shown: Sequence[object], book: Book) -> None:
         for body in shown:
             try:
                 program = read_program(body)
             except Rejection as refusal:
-                refusals.append(self._refusal(refusal.code, f"a program: {refusal.reason}"))
+                book.refusals.append(self._refusal(refusal.code, f"a program: {refusal.reason}"))
                 continue
             if not self._rules.programs or program.name in self._rules.programs:
-                programs[program.id] = program
-        missing = self._rules.programs - {program.name for program in programs.values()}
+                book.programs[program.id] = program
+        missing = self._rules.programs - {program.name for program in book.programs.values()}
         if missing:
             names = ", ".join(sorted(missing))
             raise Rejection(RejectCode.UNAUTHORIZED, f"the VTN shows no program {names} (see programs)")
-        return programs, refusals
 
     def _shown(self, events: Sequence[object], programs: Mapping[str, Program]) -> Iterator[tuple[str, object]]:
         """The events of the programs that are followed, by id."""
@@ -145,13 +155,13 @@ class OpenAdrDialect:
                 continue
             yield objects.object_id(event, "id"), body
 
-    def _take_event(self, identity: str, body: object, book: _Book) -> MessageRejected | None:
+    def _read_event(self, identity: str, body: object, book: Book) -> None:
         """Into `book` as it stands now, or as it stood; with the reason, where that is news."""
         before, version = self._book.held.get(identity), fingerprint([body, _units(body, book.programs)])
         if before is not None:
             book.held[identity], book.versions[identity] = before, self._book.versions[identity]
             if book.versions[identity] == version:
-                return None
+                return
         try:
             event = self._read(body, book.programs)
             if before is not None and event.issued_at < before.event.issued_at:
@@ -163,13 +173,11 @@ class OpenAdrDialect:
                 book.held.pop(identity, None)
                 book.versions.pop(identity, None)
             book.refused[identity] = version
-            is_news = self._book.refused.get(identity) != version
-            return self._refusal(refusal.code, f"event {identity}: {refusal.reason}") if is_news else None
-        held = Held(event, self._clock.monotonic() - self._clock.wall())
-        if event.alert is not None:
-            log.error("a grid emergency is declared by event %s: %s", identity, event.alert)
-        book.held[identity], book.versions[identity] = held, version
-        return None
+            if self._book.refused.get(identity) != version:
+                book.refusals.append(self._refusal(refusal.code, f"event {identity}: {refusal.reason}"))
+            return
+        book.held[identity] = Held(event, self._clock.monotonic() - self._clock.wall())
+        book.versions[identity] = version
 
     def _read(self, body: object, programs: Mapping[str, Program]) -> Event:
         wall = self._clock.wall()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import marshal
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from curtaild.clock import UnixSeconds
 from curtaild.core.allocation import RejectCode
@@ -118,9 +119,9 @@ def _strictest(kind: Kind, values: Sequence[float | None]) -> float | None:
     return (max if kind is Kind.SIMPLE else min)(stated, default=None)
 
 
-def fingerprint(body: object) -> bytes:
-    """Tells one version of an object from another."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+def fingerprint(body: Any) -> bytes:
+    """Tells one version of an object from another; by `marshal`, as JSON takes ten times as long."""
+    return hashlib.sha256(marshal.dumps(body, 2)).digest()
 
 
 def event_times(body: Mapping[str, object]) -> UnixSeconds:

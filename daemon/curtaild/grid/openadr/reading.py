@@ -24,6 +24,10 @@ TRIES = 3
 MOST_PROGRAM_TOPICS = 32
 
 
+class TooMuch(VtnFailed):
+    """The VTN shows more than is read."""
+
+
 class Reading:
     """One pass over what the VTN shows; `tell` hears of what it would not give us. Everything raises `VtnFailed`."""
 
@@ -57,9 +61,9 @@ class Reading:
                 return ven
         return None
 
-    async def snapshot(self, targets: Sequence[str]) -> Snapshot:
-        """All programs and events. What has targets is shown only to those who name them, and who names some may be
-        shown nothing else: so both are asked for."""
+    async def snapshot(self, targets: Sequence[str], is_active_only: bool) -> Snapshot:
+        """All programs and events; with `is_active_only` the VTN leaves out events that are over. What has targets is
+        shown only to those who name them, and who names some may be shown nothing else: so both are asked for."""
         queries: list[list[tuple[str, str]]] = [[]]
         if targets:
             queries.append([("targets", target) for target in targets])
@@ -67,8 +71,9 @@ class Reading:
         events: dict[object, object] = {}
         for query in queries:
             programs |= {_key(body): body for body in await self._all("/programs", query)}
+        active = [("active", "true")] if is_active_only else []
         for query in queries:
-            events |= {_key(body): body for body in await self._all("/events", query)}
+            events |= {_key(body): body for body in await self._all("/events", [*query, *active])}
         return Snapshot([*programs.values()], [*events.values()], self._begun_at, self._date)
 
     async def _all(self, path: str, query: Sequence[tuple[str, str]]) -> list[object]:
@@ -101,12 +106,12 @@ class Reading:
             if len(page) != MAX_PAGE:
                 return found
             if len(found) > MOST_OBJECTS:
-                raise VtnFailed(Obstacle.SETUP, f"{path}: more than {MOST_OBJECTS} objects (name programs)")
+                raise TooMuch(Obstacle.SETUP, f"{path}: more than {MOST_OBJECTS} objects")
 
     def _count(self, size: int) -> None:
         self._bytes += size
         if self._bytes > MOST_BYTES:
-            raise VtnFailed(Obstacle.SETUP, f"programs and events are longer than {MOST_BYTES} bytes together")
+            raise TooMuch(Obstacle.SETUP, f"programs and events are longer than {MOST_BYTES} bytes together")
 
     async def notifications(self, ven: Ven | None, programs: Sequence[str]) -> Notifications | None:
         """Where the VTN notifies by MQTT, and on which topics of ours; `None` where it does not."""
