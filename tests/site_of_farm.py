@@ -89,6 +89,7 @@ def _groups(plan: FarmPlan, ports: Ports, identified: bool) -> Iterator[Table]:
         members.setdefault((device.feeder, firmware), []).append(device.address)
     for (feeder, firmware), addresses in members.items():
         settings = {"rpc_port": ports.rpc, "http_port": ports.http, "v3_port": ports.whatsminer_v3}
+        settings |= {"braiins_port": ports.braiins, "auradine_port": ports.auradine}
         settings = {key: port for key, port in settings.items() if port}  # 0: nobody speaks that
         yield {
             "name": feeder if firmware is None else f"{feeder}-{firmware.value}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from curtaild_drivers.contract import (
     AuthFailed,
@@ -80,6 +81,15 @@ class PlantFeeder:
     meter_noise: float = 0.005
 
 
+class Load(Protocol):
+    """What hangs on a feeder and is emulated elsewhere, as a GPU host behind its own library is: called with times that
+    never go back."""
+
+    @property
+    def power_w(self) -> Watts: ...
+    def energy_j(self, now: Seconds) -> float: ...
+
+
 class _InMotion:
     """The miners of a feeder that are changing, in the order in which they began: sums come out the same in every
     run. `is_new`: somebody has begun or ceased to since that was last noted."""
@@ -117,6 +127,7 @@ class _Feeder:
     resting_w: Watts = 0.0
     resting_j: float = 0.0
     nodes: list[GpuNode] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
     children: list[_Feeder] = field(default_factory=list)
     fault: MeterFault | None = None
     held: tuple[Seconds, Watts, float] | None = None  # what a stale or frozen meter keeps: since when, W, J
@@ -216,6 +227,10 @@ class Plant:
         """The GPU node itself, as `miner` for miners."""
         return self._nodes[node_id]
 
+    def carry(self, feeder_id: str, load: Load) -> None:
+        """Let a feeder carry a load of somebody else's. Raises `KeyError` for an unknown feeder."""
+        self._feeders[FeederId(feeder_id)].loads.append(load)
+
     def true_power_w(self, device_id: str) -> Watts:
         """What a device really draws now."""
         node = self._nodes.get(device_id)
@@ -233,7 +248,7 @@ class Plant:
         if feeder.known_at != self._now:  # a command changes no draw at the instant it is given
             self._note_resting(feeder)
             through_w = feeder.resting_w + sum(miner.power_w for miner in feeder.in_motion)
-            through_w += sum(node.power_w for node in feeder.nodes)
+            through_w += sum(node.power_w for node in feeder.nodes) + sum(load.power_w for load in feeder.loads)
             through_w += sum(self._flow_w(child) for child in feeder.children)
             feeder.known_w = through_w * (1.0 + feeder.spec.auxiliary_fraction) + feeder.spec.auxiliary_w
             feeder.known_at = self._now
@@ -244,6 +259,7 @@ class Plant:
         through_j = feeder.resting_j + feeder.resting_w * self._now
         through_j += sum(miner.energy_j(self._now) for miner in feeder.in_motion)
         through_j += sum(node.energy_j(self._now) for node in feeder.nodes)
+        through_j += sum(load.energy_j(self._now) for load in feeder.loads)
         through_j += sum(self._flow_j(child) for child in feeder.children)
         auxiliary_j = feeder.spec.auxiliary_w * (self._now - self._start)
         return through_j * (1.0 + feeder.spec.auxiliary_fraction) + auxiliary_j
