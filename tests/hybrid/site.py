@@ -8,10 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pytest
+
 from curtaild_emulator import NODE_MODELS, FarmPlan, FeederPlan, FleetPlan, NodeFleetPlan, Ports
 from curtaild_emulator.bmc.profiles import PROFILES
 from curtaild_emulator.plan import BmcName, ModelName, NodeModelName
 from hybrid.hosts import BASE_W, FAILSAFE_W, LEAST_W, MOST_W, GpuHosts
+from nvml_stub.library import NoCompiler, build
 from running_site import RunningSite
 
 Miners: TypeAlias = Mapping[ModelName, int]
@@ -84,7 +87,12 @@ async def hybrid_site(
     nodes: Nodes = NODES,
     heartbeat_timeout_s: float = 120.0,
 ) -> AsyncIterator[tuple[RunningSite, GpuHosts]]:
-    """Broker, farm, hosts and operator run; the daemon of the site is not started."""
+    """Broker, farm, hosts and operator run; the daemon of the site is not started. Skips where nothing can build the
+    hosts' GPUs."""
+    try:
+        build()
+    except NoCompiler as error:
+        pytest.skip(str(error))
     plan = plan_of(network, miners, nodes)
     async with RunningSite(folder, plan, failsafe_w=1.0, rating_w=2e6) as site:
         below = GpuHosts(folder, hosts, site.broker.url, heartbeat_timeout_s)
