@@ -135,7 +135,7 @@ async def _run(order: argparse.Namespace, chosen: list[str], result: Result, pro
 def _policies(order: argparse.Namespace, result: Result, progress: Progress) -> None:
     """In virtual time: how fast this machine is says nothing here."""
     task = progress.add_task("policies", total=None)
-    devices = min(order.devices or (20 if order.quick else 100), 500)
+    devices = min(order.devices or (20 if order.quick else 50), 500)
     for signal in ("emergency",) if order.quick else SIGNALS:
         for weather in WEATHER:
             try:

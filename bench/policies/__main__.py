@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--signals", default=",".join(SIGNALS), help="which, by name, with commas between")
     parser.add_argument("--weather", default=",".join(WEATHER), help="healthy, faulty, or both (the default)")
-    parser.add_argument("--devices", type=int, default=100, help="how many devices the site has (10 to 500)")
+    parser.add_argument("--devices", type=int, default=50, help="how many devices the site has (10 to 500)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--show", type=Path, nargs="+", metavar="FILE", dest="shown", help="run nothing: show these")
     parser.add_argument("--markdown", action="store_true", help="the table as docs/control.md has it")
