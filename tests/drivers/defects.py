@@ -27,7 +27,7 @@ from curtaild_drivers.contract import (
     RunState,
     Unreachable,
 )
-from curtaild_emulator import Fault
+from curtaild_emulator import Fault, Firmware
 from curtaild_emulator.wires.unit import Effect
 from drivers.conftest import FIRMWARES, Bench
 from drivers.test_contract import is_at
@@ -294,13 +294,15 @@ async def a_write_is_answered_with_http_500(rig: Bench) -> None:
     assert (await rig.device.read()).state is RunState.RUNNING
 
 
-@defect(may_change=(), cannot=all_but(ONE_FIELD, "antminer", "marathon"))
+@defect(may_change=(), cannot=all_but(ONE_FIELD, "antminer", "marathon", "epic"))
 async def a_configuration_cannot_be_read(rig: Bench) -> None:
-    """Where pyasic overwrites all pools with nothing."""
+    """Where pyasic overwrites all pools with nothing. An ePIC's tuner is written whole as well; its stop is not."""
+    is_tuner = rig.miner.model.firmware is Firmware.EPIC
+    point = OperatingPoint("limit", 2_000.0, 0.0, divisible=True) if is_tuner else OFF
     rig.set_fault(Fault.SETTINGS_UNREADABLE)
     for device in (rig.device, rig.open_another()):
         with pytest.raises((Refused, Unreachable)):
-            await device.apply(OFF)
+            await device.apply(point)
     assert rig.unit().answered.keys() == {Effect.READ}, "nothing was written"
 
 

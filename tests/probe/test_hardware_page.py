@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +32,11 @@ def test_the_committed_page_is_the_one_the_code_makes() -> None:
 def test_each_firmware_with_wire_code_states_its_maturity_once() -> None:
     stated = [support.firmware for support in SUPPORT]
     assert [name for name in OWN if stated.count(name) != 1] == []
+
+
+def test_each_quirk_of_a_miner_names_its_source() -> None:
+    quirks = [quirk for support in SUPPORT for quirk in support.quirks]
+    assert [quirk for quirk in quirks if not re.search(r"\([^()]{3,}\)\.$", quirk)] == []
 
 
 def test_what_says_hardware_names_the_machine() -> None:

@@ -47,10 +47,16 @@ SUPPORT = Support(
     auth="digest, root / root as shipped",
     ports="4028 to read, 80 to command",
     quirks=(
-        "Its mode is one field of a configuration that is written whole, pools included: nothing is written without a "
-        "fresh, valid copy.",
-        "Asleep, it answers with an empty summary.",
-        "A change of mode restarts the mining process; the API on 4028 is gone meanwhile.",
+        "Its mode is one field of a configuration that is written whole, pools included: nothing is written without "
+        "a valid copy, no older than `recheck_s` (60 s). What a person saves on its page within that time before a "
+        "shed is overwritten (the stock web pages' own requests; pyasic, backends/antminer.py).",
+        "It reads as bitmain-work-mode and bitmain-freq-level, and is written as miner-mode and freq-level (pyasic, "
+        "config/mining).",
+        "One that was found in high mode (2) goes back to normal after a shed: nobody says what high draws (pyasic, "
+        "config/mining).",
+        "Asleep, it answers with an empty summary, which pyasic takes for mining (reported from real machines).",
+        "A change of mode restarts the mining process; the API on 4028 is gone meanwhile (reported from real "
+        "machines).",
     ),
     sources=("pyasic", "the stock web pages' own requests"),
 )

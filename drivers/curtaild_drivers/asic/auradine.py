@@ -43,6 +43,11 @@ SUPPORT = Support(
     stopped_by="sleep",
     auth="password, admin as shipped",
     ports="8080 to command, 4028 for the hashrate",
+    quirks=(
+        "Its eco mode draws nobody says how much less, and turbo how much more: it is put back into eco where it was "
+        "found so, and turbo is never chosen (pyasic, config/mining).",
+        "It refuses a token that has ended by HTTP 401 or in words with HTTP 200 (pyasic, web/auradine.py).",
+    ),
     sources=("pyasic", "asic-rs and the answers recorded there"),
 )
 

@@ -45,8 +45,9 @@ SUPPORT = Support(
     auth="none",
     ports="4028",
     quirks=(
-        "It drops commands sent as JSON.",
-        "Its soft switch is due at a moment of its own clock, which may be wrong: that clock is read first.",
+        "It drops commands sent as JSON (Canaan's avalon10-docs).",
+        "Its soft switch is due at a moment of its own clock, which may be wrong: that clock is read first (Canaan's "
+        "avalon10-docs, softoff).",
     ),
     sources=("Canaan's avalon10-docs", "pyasic"),
 )

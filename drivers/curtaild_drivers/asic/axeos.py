@@ -44,11 +44,13 @@ SUPPORT = Support(
     ports="80",
     quirks=(
         "A frequency above what has run there, or is shipped, is never set: at the present voltage it may not be "
-        "stable.",
-        "A NerdAxe comes back from its shutdown by a restart: it is away meanwhile.",
-        "Older NerdAxe releases tell the hashrate of ten minutes for that of now, and have no list of frequencies.",
-        "With one-time passwords switched on, a NerdAxe locks its settings for minutes after a few wrong attempts: it "
-        "is told nothing then.",
+        "stable (ESP-Miner's openapi.yaml offers it all the same).",
+        "A NerdAxe comes back from its shutdown by a restart: it is away meanwhile (ESP-Miner-NerdQAxePlus, "
+        "handler_shutdown.cpp).",
+        "Older NerdAxe releases tell the hashrate of ten minutes for that of now, and have no list of frequencies "
+        "(ESP-Miner-NerdQAxePlus, handler_system.cpp).",
+        "With one-time passwords switched on, a NerdAxe locks its settings for minutes after a few wrong attempts: "
+        "it is told nothing then (ESP-Miner-NerdQAxePlus, handler_otp.cpp).",
     ),
     sources=("ESP-Miner's openapi.yaml and its pull request 1608", "ESP-Miner-NerdQAxePlus", "pyasic"),
 )

@@ -48,8 +48,11 @@ SUPPORT = Support(
     auth="user and password, root / root as shipped",
     ports="50051",
     quirks=(
-        "The old BOSMiner without the gRPC API is only watched.",
-        "How long it takes over a pause is set on the machine (quick ramping); that is read, and waited for.",
+        "The old BOSMiner without the gRPC API is only watched (pyasic, backends/bosminer.py: its stop goes by SSH).",
+        "How long it takes over a pause and a resume is set on the machine (quick ramping); that is read, waited "
+        "for, and never set (bos-plus-api, 1.7.0).",
+        "A power target ends a tuning by hashrate or by hand, so one that runs so is only paused (bos-plus-api, "
+        "performance.proto).",
     ),
     sources=("Braiins' public API, bos-plus-api", "pyasic"),
 )

@@ -42,7 +42,12 @@ SUPPORT = Support(
     stopped_by="stop",
     auth="password, letmein as shipped",
     ports="4028, HTTP",
-    quirks=("It refuses with HTTP status 200 and says so in the body.",),
+    quirks=(
+        "It refuses with HTTP status 200 and says so in the body (ePIC's API.md).",
+        "Its tuner's settings are written together, and what is left out is reset: they are sent back as they were "
+        "read (asic-rs, pull request 210).",
+        "A power target leaves its thermal throttle one step of room (ePIC's dashboard).",
+    ),
     sources=("ePIC's API.md", "pyasic", "asic-rs"),
 )
 

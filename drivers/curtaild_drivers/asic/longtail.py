@@ -39,7 +39,7 @@ SUPPORT = Support(
     ports="pyasic's",
     quirks=(
         "pyasic says yes to a stop in the name of miners that are not there, and Hiveon's firmware ignores the "
-        "configuration that its stop writes: none is told anything.",
+        "configuration that its stop writes: none is told anything (pyasic 0.79, tried offline).",
     ),
     sources=("pyasic",),
 )

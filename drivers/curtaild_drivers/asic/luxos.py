@@ -49,7 +49,11 @@ SUPPORT = Support(
     stopped_by="curtail sleep, about 25 W",
     auth="a session, without a password",
     ports="4028",
-    quirks=("It has one session for all its clients.", "Its sleep outlasts a reboot."),
+    quirks=(
+        "It has one session for all its clients, and none is held between commands, so that people and other tools "
+        "can work on it: after a pause of 50 s a shed opens one first (docs.luxor.tech/firmware/api, logon).",
+        "Its sleep outlasts a reboot (docs.luxor.tech/firmware/api, curtail).",
+    ),
     sources=("docs.luxor.tech/firmware/api", "pyasic"),
 )
 

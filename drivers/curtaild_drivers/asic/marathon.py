@@ -46,10 +46,10 @@ SUPPORT = Support(
     auth="digest, root / root as shipped",
     ports="80",
     quirks=(
-        "Its configuration is written whole, pools included: nothing is written without a fresh, valid copy, and each "
-        "write is read back.",
-        "While it sleeps it does not say which mode it slept in: who did not see it awake wakes it in Auto, as pyasic "
-        "does.",
+        "Its configuration is written whole, pools included: nothing is written without a fresh, valid copy, and "
+        "each write is read back (pyasic, backends/marathon.py).",
+        "While it sleeps it does not say which mode it slept in: who did not see it awake wakes it in Auto (pyasic, "
+        "backends/marathon.py).",
     ),
     sources=("pyasic", "asic-rs"),
 )

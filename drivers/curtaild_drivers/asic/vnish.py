@@ -46,8 +46,12 @@ SUPPORT = Support(
     auth="password, admin as shipped",
     ports="80",
     quirks=(
-        "A preset that was never tuned on this machine would first tune for hours: only tuned ones are offered.",
-        "A change of preset restarts it.",
+        "A preset that was never tuned on this machine would first tune for hours: only tuned ones are offered "
+        "(VNish's OpenAPI document, autotune/presets).",
+        "A change of preset restarts it, and is answered the same whether it was taken or not: it is read back "
+        "(pyasic, web/vnish.py).",
+        "Sent with the overclock block that was read before, a preset overwrites what was tuned: its name alone is "
+        "sent (pyasic, web/vnish.py).",
     ),
     sources=("VNish's OpenAPI document, 1.2.6 to 1.3.4", "asic-rs", "pyasic"),
 )

@@ -55,9 +55,11 @@ SUPPORT = Support(
     auth="password, admin as shipped; the write API must be switched on",
     ports="4028",
     quirks=(
-        "The percent is forgotten at a restart.",
-        "A token lasts about half an hour, and the seventeenth within that is refused.",
-        "Some close the connection without an answer to power_off, and some stop answering while off.",
+        "The percent is forgotten at a restart, so a start is told it again (MicroBT's API document, set_power_pct).",
+        "A token lasts about half an hour, and the seventeenth within that is refused with code 136 (MicroBT's API "
+        "document, get_token).",
+        "Some close the connection without an answer to power_off, and some stop answering while off (MicroBT's API "
+        "document, respbefore; pyasic, rpc/btminer.py).",
     ),
     sources=("MicroBT's API document 2.0", "pyasic"),
 )

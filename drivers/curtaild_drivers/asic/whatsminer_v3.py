@@ -47,8 +47,10 @@ SUPPORT = Support(
     auth="account and password, super / super as shipped",
     ports="4433",
     quirks=(
-        "Commands want the percent as text; as a number it is refused, against the documentation.",
-        "A percent set while it starts may be acknowledged and forgotten.",
+        "Commands want the percent as text; as a number it is refused, against the documentation (reported from real "
+        "machines).",
+        "A percent set while it starts may be acknowledged and forgotten (apidoc.whatsminer.com, "
+        "set.miner.power_percent).",
     ),
     sources=("apidoc.whatsminer.com", "pyasic"),
 )

@@ -43,6 +43,8 @@ class EpicUnit(Unit):
         if request.wire is Wire.HTTP:
             return reply(request, 200, page("Miner Web Dashboard"))
         name = request.path.removeprefix("/")
+        if name == "summary" and self.miner.strikes(Fault.SETTINGS_UNREADABLE):
+            return reply(request, 500, page("500"))
         if request.method == "GET" and name == "summary":
             return reply_json(request, self._summary())
         if request.method == "GET" and name == "capabilities":
