@@ -255,6 +255,16 @@ def test_a_jump_of_the_wall_clock_neither_ends_nor_prolongs_what_was_taken(jump_
     assert ven.read(event(), date=NOON + 600) == [BEAT], "right again, and nothing has changed"
 
 
+def test_a_clock_that_was_a_little_off_and_is_put_right_moves_what_it_had_misplaced() -> None:
+    ven = Wall()
+    ven.jump_s = 200.0
+    assert course(the_list(ven.read(event(), date=NOON))) == [(0, 5e5), (HOUR - 200, None)]
+    ven.dialect.status(a_status(phase=LinkPhase.LIMITED), None)
+    ven.jump_s = 0.0
+    assert ven.read(event()) == [BEAT], "nobody says which time was right"
+    assert course(the_list(ven.read(event(), date=NOON + 1))) == [(0, 5e5), (HOUR, None)]
+
+
 def test_at_boot_in_1970_nothing_is_taken_and_nothing_is_a_sign_of_life() -> None:
     ven = Wall()
     ven.jump_s = -NOON

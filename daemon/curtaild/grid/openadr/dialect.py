@@ -33,6 +33,8 @@ MAX_NOTIFICATION_BYTES = 256 * 1024
 MOST_INTERVALS_READ = 20_000
 """In one reading, all events together: to read more would hold up the loop."""
 MOST_HEARD = 64
+AGREES_S = 5.0
+"""Two clocks this close agree, as a whole second and the time of an answer allow."""
 SETTLES_AFTER_S = 2.0
 """A reading begun so long after a notification shows what it spoke of, if it is still so."""
 
@@ -61,9 +63,12 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Book:
-    """What a reading showed. Events stay as they were first read, until the VTN changes them. `refusals` are news."""
+    """What a reading showed. Events stay as they were first read, until the VTN changes them. `refusals` are news.
+    `to_monotonic` is the bridge from wall time at that moment, `is_confirmed`: the VTN's clock agrees with it."""
 
     begun_at: Seconds = 0.0
+    to_monotonic: Seconds = 0.0
+    is_confirmed: bool = False
     programs: dict[str, Program] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     versions: dict[str, bytes] = field(default_factory=dict)
@@ -101,7 +106,9 @@ class OpenAdrDialect:
         Raises `Rejection` where it cannot be taken as a whole: then it was no sign of life. A single event that cannot
         be taken is refused by itself, and keeps what it said before."""
         self._check_clock(snapshot.date)
-        book = Book(snapshot.begun_at)
+        wall = self._clock.wall()
+        is_confirmed = snapshot.date is not None and abs(snapshot.date - wall) <= AGREES_S
+        book = Book(snapshot.begun_at, self._clock.monotonic() - wall, is_confirmed)
         self._read_programs(snapshot.programs, book)
         for identity, body in self._shown(snapshot.events, book.programs):
             self._read_event(identity, body, book)
@@ -159,6 +166,8 @@ class OpenAdrDialect:
         """Into `book` as it stands now, or as it stood; with the reason, where that is news."""
         before, version = self._book.held.get(identity), fingerprint([body, _units(body, book.programs)])
         if before is not None:
+            if book.is_confirmed and abs(before.to_monotonic - book.to_monotonic) > AGREES_S:
+                before = Held(before.event, book.to_monotonic)  # the clock was off when it came, and was put right
             book.held[identity], book.versions[identity] = before, self._book.versions[identity]
             if book.versions[identity] == version:
                 return
@@ -176,7 +185,7 @@ class OpenAdrDialect:
             if self._book.refused.get(identity) != version:
                 book.refusals.append(self._refusal(refusal.code, f"event {identity}: {refusal.reason}"))
             return
-        book.held[identity] = Held(event, self._clock.monotonic() - self._clock.wall())
+        book.held[identity] = Held(event, book.to_monotonic)
         book.versions[identity] = version
 
     def _read(self, body: object, programs: Mapping[str, Program]) -> Event:

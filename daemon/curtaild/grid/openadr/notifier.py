@@ -7,7 +7,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from curtaild.clock import Clock
@@ -32,7 +32,7 @@ class Listening:
     binding: MqttBinding
     topics: tuple[str, ...]
     client_id: str | None
-    token: str | None
+    token: str | None = field(repr=False)
 
 
 class _Notices:
