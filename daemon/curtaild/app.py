@@ -261,6 +261,7 @@ class Daemon:
             self._is_ready = True
             gc.collect()
             gc.freeze()  # what lives as long as the daemon: walking it again would stall the loop for tens of ms
+            gc.set_threshold(GARBAGE_AFTER, 20, 20)
             gc.set_threshold(*GC_THRESHOLD)
             self.notifier.ready(self._summary())
             self._told_systemd_at = now
