@@ -272,6 +272,28 @@ async def test_what_some_took_and_some_refused_is_unknown(
     assert requested_w(gpus) == [300.0, 700.0, 300.0]
 
 
+@pytest.mark.parametrize("absurd_mw", [0xFFFFFFFF, 20_000_001])
+async def test_watts_that_no_gpu_can_draw_are_unknown(
+    make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch, absurd_mw: int
+) -> None:
+    pynvml: Any = importlib.import_module("pynvml")
+    truly = pynvml.nvmlDeviceGetFieldValues
+
+    def told(handle: Any, fields: Any) -> Any:
+        values = truly(handle, fields)
+        for value in values:
+            if value.fieldId in (185, 186) and pynvml.nvmlDeviceGetIndex(handle) == 1:
+                value.value.uiVal = absurd_mw
+        return values
+
+    gpus = make_gpus([H100] * 2, speed=0.0)
+    async with open_node(gpus) as node:
+        assert (await node.read()).power_w == near(wall_w(140))
+        monkeypatch.setattr("pynvml.nvmlDeviceGetFieldValues", told)
+        reading = await node.read()
+    assert (reading.power_w, reading.limit_w) == (None, near(wall_w(1_400)))
+
+
 # ---- XID ------------------------------------------------------------------------------------------
 
 

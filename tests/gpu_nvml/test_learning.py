@@ -217,6 +217,23 @@ async def test_a_node_offers_what_its_throughput_shows(
     assert after[wall_w(700)] > before[wall_w(700)] + fed.NEWS / 2
 
 
+@pytest.mark.parametrize(("percent", "learns"), [(60, False), (95, True)])
+async def test_gpus_with_time_to_spare_show_what_is_asked_of_them_and_teach_nothing(
+    make_gpus: MakeGpus, open_node: OpenNode, tmp_path: Path, fast: None, percent: int, learns: bool
+) -> None:
+    gpus, file = make_gpus([H100], speed=0.0), tmp_path / "throughput"
+    gpus.demand_w(0, 700.0, utilisation_percent=percent)
+    async with open_node(gpus, throughput_file=file) as node:
+        await node.operating_points()
+        fed_curve = node._fed
+        assert fed_curve is not None
+        for _ in range(10):
+            file.write_text("1000")
+            await node.read()
+            await fed_curve._lane.call(lambda: None, asyncio.get_running_loop().time() + 30)
+        assert (fed_curve._learned.full_samples > 0) is learns
+
+
 async def test_the_poller_asks_anew_what_is_offered_once_more_is_known(make_gpus: MakeGpus, tmp_path: Path) -> None:
     """As after a restart: what was learned before is on the disk, and known once the first reading is over."""
     (tmp_path / "gpu-state.curve.json").write_text(json.dumps({"prior": PRIOR, "curve": DECODE}))

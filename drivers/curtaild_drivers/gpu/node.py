@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 
 FILE_DEADLINE_S = 2.0
 CAP_SETTLES_S = 5.0
+FULLY_BUSY = 0.9
+"""GPUs at work for this fraction of the time or more do what they can."""
 
 
 class GpuNode(TellsWords, LearnsPoints):
@@ -198,7 +200,11 @@ class GpuNode(TellsWords, LearnsPoints):
                 log.warning("clock_lock has no effect: the driver of these GPUs has no clock locks")
 
     def _note_limit(self, fed: FedCurve, reading: Reading) -> None:
-        """Under which limit it works now: what the site says of its throughput is compared by that."""
+        """Under which limit it works now: what the site says of its throughput is compared by that. While the GPUs have
+        time to spare it says how much is asked of them, not what they can do, and is passed over."""
+        busy = [slot.activity.utilisation for slot in self._slots if slot.activity.utilisation is not None]
+        if busy and sum(busy) < FULLY_BUSY * len(busy):
+            return
         base_w, fraction = self._settings.base_w, None
         if reading.state is RunState.RUNNING and reading.limit_w is not None and self._most_w is not None:
             fraction = (reading.limit_w - base_w) / (self._most_w - base_w)
