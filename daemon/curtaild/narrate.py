@@ -25,7 +25,7 @@ from curtaild_drivers.contract import DeviceId, Identity, Watts
 log = logging.getLogger("curtaild")
 
 _REMEDIES = {
-    Condition.UNREACHABLE: "it counts at its last draw, then at its rated draw; check its power and network",
+    Condition.UNREACHABLE: "until it can be read it counts at its last draw, then at the most it may draw",
     Condition.AUTH_FAILED: "it cannot be commanded; correct its group's password in the site file",
     Condition.BAD_REPLY: "its readings are not believed; check what answers at its address",
     Condition.STALE: "its reservation grows to its rated draw",
