@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from curtaild.clock import SystemClock
 from curtaild.core.allocation import GridMessage, ScheduleReceived
@@ -144,6 +145,28 @@ async def test_what_the_ven_reports_the_vtn_takes(authority: Authority) -> None:
         (report,) = reports(vtn)
         assert (report["eventID"], report["clientName"]) == (event["id"], "thar-1")
         assert report["resources"][0]["intervals"][0]["payloads"][0]["type"] == "OPERATING_STATE"
+
+
+async def test_a_report_of_an_event_that_has_just_gone_alarms_nobody(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with Vtn("127.0.0.1", 0, (SITE,), tls=over_tls(authority)) as vtn, following(authority, vtn) as meeting:
+        event = meeting.limit(meeting.program(), 500_000)
+        await meeting.limited_to(500_000)
+
+        async def deleting(request: web.Request) -> web.StreamResponse | None:
+            if request.method == "POST" and request.path.endswith("/reports"):
+                vtn.meddler = None
+                vtn.objects.delete("EVENT", event["id"])
+            return None
+
+        vtn.meddler = deleting
+        meeting.line.dialect.status(replace(a_status(), at=CLOCK.monotonic()), None)
+        await meeting.limited_to(None)
+        assert meeting.line.states[0].dropped_total == 1
+    told = [record.levelname for record in caplog.records if "is refused" in record.getMessage()]
+    assert told == ["INFO"]
 
 
 def reports(vtn: Vtn) -> list[OadrObject]:

@@ -37,6 +37,8 @@ SETTLED_S = 300.0
 MOST_REPORTS_WAITING = 64
 MOST_REPORTS_AT_ONCE = 16
 MOST_TOLD = 64
+NO_SUCH_EVENT = (404, 409)
+"""How VTNs answer a report of an event that was deleted while the report was on its way: nobody's fault."""
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = {Obstacle.NETWORK: 10.0, Obstacle.SETUP: 30.0}
 
@@ -231,9 +233,9 @@ class OpenAdrConnection:
             except VtnFailed as failure:
                 if not failure.is_refusal:
                     raise  # it stays, and goes with the next session
-                log.error(
-                    "report %s of event %s is refused: %s", report["reportName"], report["eventID"], failure.reason
-                )
+                level = logging.INFO if failure.status in NO_SUCH_EVENT else logging.ERROR
+                words = "report %s of event %s is refused: %s"
+                log.log(level, words, report["reportName"], report["eventID"], failure.reason)
                 self._dropped_total += 1
             if self._reports and self._reports[0] is report:
                 self._reports.popleft()
@@ -260,6 +262,7 @@ class OpenAdrConnection:
 
     def _note_failure(self, failure: VtnFailed) -> None:
         url = self._polling.access.url
+        self._settled_at = None  # what comes back may be another, and know nothing of us
         if self._connected:
             self._connected, self._since = False, self._clock.monotonic()
             log.error("grid link to %s is lost: %s; trying again", url, failure.reason)
