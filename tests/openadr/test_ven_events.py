@@ -3,6 +3,9 @@ Times are seconds after noon; `None` is no limit."""
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,6 +166,12 @@ def test_other_payloads_and_other_programs_do_not_conflict_the_strictest_holds()
     released = event("a", priority=0, intervals=limits(0, kind="SIMPLE"))
     level_2 = event("b", priority=1, intervals=limits(2, kind="SIMPLE"))
     assert Ven().course(released, level_2)[0] == (0, None), "level 0 is a word, too"
+
+
+def test_the_event_shown_in_the_page_is_taken() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "grid" / "openadr.md").read_text()
+    (block,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert Ven().course(json.loads(block)) == [(0, 12.5e6), (1_800, 9e6), (3_600, None)]
 
 
 # ---- randomizeStart ---------------------------------------------------------------------------
