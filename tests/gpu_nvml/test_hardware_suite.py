@@ -19,7 +19,7 @@ from nvml_stub.gpus import StubGpus
 from nvml_stub.library import LACKING_BEFORE_535
 from nvml_stub.models import H100, L40S
 
-SMI = """#!{python}
+SMI = """#!{python} -IS
 import json, sys
 rows = json.load(open("{rows}"))
 columns = sys.argv[1].removeprefix("--query-gpu=").split(",")
