@@ -241,6 +241,6 @@ def watts_or_none(value: object, most: Watts) -> Watts | None:
         return None
     try:
         watts = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # JSON's integers know no bound, floats do
         return None
     return watts if math.isfinite(watts) and 0 <= watts <= most else None

@@ -174,6 +174,7 @@ async def test_a_wrong_name_is_said_to_be_one(paper: PaperChild, opener: Opener)
         b'{"state": "limited", "limit_w": -1, "planned_w": 1, "auxiliary_w": 0, "flexible_up_w": 0}',
         b'{"state": ["limited"], "limit_w": "4000"}',
         b'{"state": "limited", "limit_w": 1e400}',
+        b'{"state": "limited", "limit_w": 1' + b"0" * 400 + b"}",
     ],
 )
 async def test_nonsense_on_its_topics_is_no_message(paper: PaperChild, opener: Opener, nonsense: bytes) -> None:

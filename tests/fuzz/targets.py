@@ -19,6 +19,7 @@ from curtaild_drivers.asic.cgminer import parse
 from curtaild_drivers.asic.http import _parsed
 from curtaild_drivers.asic.protobuf import Message
 from curtaild_drivers.contract import DriverError, FeederId
+from curtaild_drivers.downstream import words
 from fuzz.openadr import OPENADR
 from fuzz.oracle import CLOCK, ROOT, Target, hear, said
 from grid.dsx import NOON, TOPIC, Agent, at_noon, ec_signer, event, public
@@ -151,6 +152,37 @@ def bear_dsx_targets(data: bytes) -> None:
     hear(Agent().hear(payload, TOPIC), lambda allocation: isinstance(json.loads(text), dict))
 
 
+# ---- sites below ------------------------------------------------------------------------------
+
+BELOW = {
+    "state": "limited",
+    "limit_w": 4000.0,
+    "limit_source": "parent-1",
+    "metered_w": None,
+    "measured_w": 3900.0,
+    "reserved_w": 3950.0,
+    "planned_w": 3950.0,
+    "auxiliary_w": 10.0,
+    "flexible_up_w": 4000.0,
+    "flexible_down_w": 1500.0,
+    "actuations_in_flight": 2,
+    "devices": 1,
+}
+WORDS_BELOW = [*BELOW, "offline", "failsafe", "reason", "stage", "accepted", "rejected", "code", "seq", "issuer", "id"]
+
+
+def bear_downstream(data: bytes) -> None:
+    """What is said on the topics of a site below: whatever is believed of it are watts, and its range has two ends."""
+    status = words.status_of(data, 0.0, is_live=True)
+    if status is not None and not status.is_offline:
+        assert 0.0 <= status.limit_w <= words.MOST_W
+        assert 0.0 <= status.least_w <= status.most_w <= 3 * words.MOST_W
+        assert status.power_w is None or 0.0 <= status.power_w <= 2 * words.MOST_W
+    words.ack_of(data)
+    stated = words.stated_of(data)
+    assert stated is None or stated.limit_w is None or 0.0 <= stated.limit_w <= words.MOST_W
+
+
 # ---- devices ----------------------------------------------------------------------------------
 
 
@@ -189,6 +221,9 @@ def all_targets() -> dict[str, Target]:
         "dsx-envelope": Target(bear_dsx_envelope, set_by_isv(), event_words),
         "dsx-targets": Target(bear_dsx_targets, inner, target_words),
         **OPENADR,
+        "downstream": Target(
+            bear_downstream, [json.dumps(BELOW).encode(), b'{"state":"offline","reason":"stopped"}'], WORDS_BELOW
+        ),
         "devices": Target(bear_devices, [CGMINER, HTTP, b"\x08\x96\x01\x12\x07testing\x19" + bytes(8)]),
     }
 
