@@ -212,6 +212,17 @@ async def test_cuda_processes_go_off_the_gpus_and_come_back(
     assert called(tmp_path, "cuda-checkpoint") == []
 
 
+async def test_a_cuda_process_that_cannot_be_seen_is_told_of_and_not_forgotten(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
+    """As in a service that sees nobody else's processes."""
+    stand_in("nvidia-smi", "echo 2147483646")
+    stand_in("cuda-checkpoint", "exit 0")
+    with pytest.raises(OutcomeUnknown, match=r"/proc does not show 2147483646.*not moved: 2147483646"):
+        await run("shed", "cuda-checkpoint", "--state", str(tmp_path / "off.json"))
+    assert called(tmp_path, "cuda-checkpoint") == []
+
+
 @pytest.mark.parametrize("hook", sorted(path.name for path in HOOKS.iterdir()))
 def test_each_can_be_run_and_explains_itself(hook: str) -> None:
     path = HOOKS / hook
