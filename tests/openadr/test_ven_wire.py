@@ -227,15 +227,19 @@ async def test_all_pages_are_read(server: Canned, count: int) -> None:
     assert await read(server) == ([PROGRAM], events)
 
 
-async def test_targets_are_asked_for_besides_what_has_none(server: Canned) -> None:
+@pytest.mark.parametrize("wants_all", [True, False])
+async def test_targets_are_asked_for_besides_what_has_none(server: Canned, wants_all: bool) -> None:
+    """Whether a VTN shows what has one of the targets named, or only what has all of them."""
+    shown = {"open": [], "north": ["north"], "both": ["north", "row/1"], "row": ["row/1", "theirs"]}
+
     def answer(request: web.Request) -> Any:
-        targeted = request.query.getall("targets", [])
-        return [event("both"), *([event("targeted", targets=targeted)] if targeted else [event("open")])]
+        named = set(request.query.getall("targets", []))
+        fits = named.issubset if wants_all else named.intersection
+        return [event(name, targets=has) for name, has in shown.items() if (fits(has) if named else not has)]
 
     server.answers |= {"GET /programs": [], "GET /events": answer}
-    _, events = await read(server, "group-1", "row/1")
-    assert [each["id"] for each in events] == ["both", "open", "targeted"]
-    assert events[2]["targets"] == ["group-1", "row/1"]
+    _, events = await read(server, "north", "row/1")
+    assert [each["id"] for each in events] == ["open", "north", "both", "row"]
 
 
 async def test_a_vtn_that_knows_no_pages_is_read_as_it_is(server: Canned) -> None:

@@ -22,6 +22,8 @@ MOST_OBJECTS = 1_000
 MOST_BYTES = 4 * 1024 * 1024
 TRIES = 3
 MOST_PROGRAM_TOPICS = 32
+MOST_ALONE = 8
+"""Targets asked for one by one; more are asked for together, or a reading would never end."""
 
 
 class TooMuch(VtnFailed):
@@ -63,9 +65,12 @@ class Reading:
 
     async def snapshot(self, targets: Sequence[str], is_active_only: bool) -> Snapshot:
         """All programs and events; with `is_active_only` the VTN leaves out events that are over. What has targets is
-        shown only to those who name them, and who names some may be shown nothing else: so both are asked for."""
+        shown only to those who name them; who names some may be shown nothing else, and who names several perhaps only
+        what has all of them: so each is asked for by itself, besides what has none."""
         queries: list[list[tuple[str, str]]] = [[]]
-        if targets:
+        if len(targets) <= MOST_ALONE:
+            queries += [[("targets", target)] for target in targets]
+        else:
             queries.append([("targets", target) for target in targets])
         programs: dict[object, object] = {}
         events: dict[object, object] = {}
