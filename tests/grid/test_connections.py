@@ -15,7 +15,7 @@ from curtaild.core.allocation import AllocationReceived, GridMessage, HeartbeatR
 from curtaild.core.events import Ack, AckStage, BreachChanged, BreachId, BreachStage
 from curtaild.core.limits import UNLIMITED
 from curtaild.core.status import SiteStatus
-from curtaild.grid.connection import GridLink
+from curtaild.grid.connection import Connection, GridLink
 from curtaild.grid.dialect import Publication, Received
 from curtaild.grid.dsx.isv import LoadTarget
 from curtaild.grid.maestroos import MaestroOSDialect, Switch
@@ -190,7 +190,8 @@ def test_each_connection_of_the_site_file_is_a_client_of_its_own(tmp_path: Path)
         ("native", "mqtt://127.0.0.1:1"),
         ("dsx", "mqtt://127.0.0.1:1"),
     ]
-    ids = [broker._access.client_id for connection in link._connections for broker in connection._brokers]
+    connections = [each for each in link._connections if isinstance(each, Connection)]
+    ids = [broker._access.client_id for connection in connections for broker in connection._brokers]
     assert ids == ["curtaild-s", "curtaild-s-dsx"]
 
 
