@@ -143,6 +143,25 @@ async def test_a_child_that_died_is_away_at_once_and_back_when_it_is_back(broker
     await device.close()
 
 
+async def test_a_broker_that_was_away_is_found_again(
+    broker: Mosquitto, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", 0.5)
+    device = opener()
+    async with PaperChild("gpu-01").at(broker.port):
+        await device.apply(at(6_000))
+        broker.stop()
+        with pytest.raises(Unreachable, match=r"mqtt://127\.0\.0\.1"):
+            await _read_on(device)
+    broker.start()
+    async with PaperChild("gpu-01").at(broker.port) as paper:
+        power_w: float = await until("it is heard again", partial(_power_w, device))
+        assert power_w == paper.power_w
+        while paper.limit_w != 6_000:
+            await device.read()
+    await device.close()
+
+
 async def _read_on(device: Device) -> None:
     while True:
         await device.read()

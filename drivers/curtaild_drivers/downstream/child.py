@@ -95,7 +95,10 @@ class Child:
         is away: its devices then stay as they are."""
         asked_at = time.monotonic()
         await self._line.up(self)
-        await self._show_life()
+        try:
+            await self._show_life()
+        except OutcomeUnknown as lost:
+            raise Unreachable(str(lost)) from None
         status = await self._heard(lambda status: status if status.heard_at >= asked_at else None, live=True)
         limit_w = status.limit_w
         if status.is_waiting and self._stated is not None:  # it may take that up again at any moment

@@ -91,13 +91,15 @@ class Line:
                 raise Unreachable(f"{self._access.url} did not answer in {OPEN_DEADLINE_S:g} s") from None
 
     async def send(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
-        """Once the broker has taken it. Raises `OutcomeUnknown` where the line breaks meanwhile."""
+        """Once the broker has taken it. Raises `OutcomeUnknown` where the line breaks meanwhile; then it is given up:
+        what a client could not send may yet go out as long as that client lives."""
         client = self._client
         if client is None:
             raise Unreachable(f"no connection to {self._access.url}")
         try:
             await publish(client, topic, payload, qos=qos, retain=retain)
         except ConnectionFailed as failure:
+            await self._hang_up()
             raise OutcomeUnknown(f"{self._access.url}: {failure.reason}") from None
 
     async def _run(self, is_up: asyncio.Future[None]) -> None:
