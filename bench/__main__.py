@@ -37,7 +37,7 @@ from bench.polling import polling_rows, watch_polling
 from bench.recorder import record
 from bench.scrape import scrape_rows
 from bench.shed import shed_rows, watch_shed
-from bench.sick import sick_rows
+from bench.sick import sick_rows, slack_rows
 from bench.site import CannotRun, Layout
 from bench.soak import soak_rows
 from bench.table import Result
@@ -48,7 +48,8 @@ BENCHES = {
     "farm": "10,000 devices polled every 10 s, then shed: CPU, memory, loop lag; C floor and pyasic beside it",
     "large": "the same with 30,000 devices every 30 s",
     "answer": "publish → accepted and publish → first command, while 10,000 devices are polled",
-    "sick": "10,000 devices of which 15 % hang, refuse or are silent: the others' shed, the limit, the deficit",
+    "sick": "10,000 devices of which 15 % hang, refuse or are silent: the others' shed, and the deficit at 0 W",
+    "slack": "500 emulated devices, as sick: how soon the others hold a limit of 60 % of the draw",
     "emulated": "a shed end to end on the emulated farm with its physics, 500 devices",
     "scrape": "/metrics with 10,000 devices beside prometheus_client's own gauges and handler",
     "soak": "only where named: 10,000 devices polled for an hour (--for S): memory, descriptors, loop lag",
@@ -56,7 +57,7 @@ BENCHES = {
     "gpu": "a reading of eight GPUs whose driver takes 20 ms a call, and what it does to the event loop",
     "policies": "control quality beside four published policies and a solver's bound, on every signal: docs/control.md",
 }
-NEED_A_FARM = {"farm", "large", "answer", "sick", "emulated", "soak"}
+NEED_A_FARM = {"farm", "large", "answer", "sick", "slack", "emulated", "soak"}
 ONLY_WHERE_NAMED = {"soak"}
 
 
@@ -199,6 +200,10 @@ async def _sick(bench: Bench, order: argparse.Namespace) -> None:
     await sick_rows(bench, _ten_thousand_polled(order))
 
 
+async def _slack(bench: Bench, order: argparse.Namespace) -> None:
+    await slack_rows(bench, order.devices or (50 if order.quick else 500))
+
+
 async def _soak(bench: Bench, order: argparse.Namespace) -> None:
     await soak_rows(bench, _ten_thousand_polled(order), 30.0 if order.quick else order.for_s)
 
@@ -212,6 +217,7 @@ _FARM_BENCHES = {
     "large": _thirty_thousand,
     "answer": _answer,
     "sick": _sick,
+    "slack": _slack,
     "emulated": _emulated,
     "soak": _soak,
 }

@@ -22,7 +22,6 @@ from bench.table import Lag, Row
 from curtaild_drivers.contract import Seconds, Watts
 
 TIMEOUT_S = 90.0
-EMULATED = 500
 AILMENTS = {
     **dict.fromkeys(range(3, 100, 20), "hang"),
     **dict.fromkeys(range(9, 100, 20), "refuse_connection"),
@@ -49,6 +48,7 @@ class WellOnes:
 
 
 async def sick_rows(bench: Bench, layout: Layout) -> None:
+    """The well ones' shed beside that in an all-healthy fleet; the deficit."""
     async with devices_of(bench, layout.devices) as devices:
         async with farm_of(bench, layout, devices) as farm:
             in_health = await _shed_the_well(bench, farm, "all well")
@@ -59,7 +59,6 @@ async def sick_rows(bench: Bench, layout: Layout) -> None:
             await _compare_deficit(bench, farm, in_sickness.allocation)
         _speed_row(bench, layout, in_health, in_sickness)
         await devices.reset()
-    await _hold_by_others(bench, min(layout.devices, EMULATED))
 
 
 def _speed_row(bench: Bench, layout: Layout, in_health: WellOnes, in_sickness: WellOnes) -> None:
@@ -113,7 +112,7 @@ async def _compare_deficit(bench: Bench, farm: Farm, allocation: str) -> None:
     )
 
 
-async def _hold_by_others(bench: Bench, count: int) -> None:
+async def slack_rows(bench: Bench, count: int) -> None:
     """On the emulated farm with its physics, for this takes more than stops: from the publish of a limit that the well
     ones can keep alone until the true draw is under it, to stay there."""
     layout = Layout(count, poll_s=5.0, meter='{ preset = "eastron-sdm630" }')
