@@ -1,4 +1,4 @@
-"""`curtaild grid schedule`: the file that a rehearsal plays, stated to a real broker."""
+"""`curtaild grid schedule | watch`: the file that a rehearsal plays, stated to a real broker; what a site answers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from curtaild.cli.main import app
 from curtaild.grid.fields import moment
 from grid.rig import heard, onlooker
 from mosquitto import BINARY, Mosquitto
+from running_site import until
 
 SITE = """
 [site]
@@ -51,7 +52,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     if BINARY is None:
         pytest.skip("mosquitto is not installed (apt install mosquitto)")
     (tmp_path / "mosquitto").mkdir()
-    broker = Mosquitto(tmp_path / "mosquitto")
+    broker = Mosquitto(tmp_path / "mosquitto", ("allow_anonymous true", "log_type all"))
     broker.start()
     yield broker
     broker.stop()
@@ -84,6 +85,29 @@ async def test_a_rehearsed_file_is_stated_as_the_list_of_what_comes(broker: Mosq
         assert before + at_s - 1 < moment(each, "valid_from") < time.time() + at_s + 1
     assert moment(second, "valid_until") - moment(second, "valid_from") == pytest.approx(60, abs=0.01)
     assert first["valid_until"] is third["valid_until"] is None
+
+
+@pytest.mark.broker
+async def test_what_the_site_says_is_printed_until_the_line_is_down(broker: Mosquitto, tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(SITE.format(url=broker.url))
+    words = ["grid", "watch", "--config", str(tmp_path / "site.toml")]
+    watching = asyncio.create_task(asyncio.to_thread(CliRunner().invoke, app, words))
+    async with onlooker(broker) as client:
+        stem = "curtaild/v1/tried"
+        await client.publish(f"{stem}/status", json.dumps({"state": "limited"}), qos=1, retain=True)
+        await until("it listens", lambda: "Sending PUBLISH to curtaild-operator" in broker.log)
+        for kind, payload in (("ack", '{"stage":"reached"}'), ("breach", "{"), ("breach", '{"stage":"active"}')):
+            await client.publish(f"{stem}/{kind}", payload, qos=1)
+        await until("it has heard all four", lambda: broker.log.count("Received PUBACK from curtaild-operator") == 4)
+    broker.stop()
+    done = await watching
+    *said, last = done.output.splitlines()
+    assert [json.loads(line) for line in said] == [
+        {"status": {"state": "limited"}},
+        {"ack": {"stage": "reached"}},
+        {"breach": {"stage": "active"}},
+    ]
+    assert (done.exit_code, last.startswith("broker: ")) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +31,8 @@ from curtaild.core.allocation import Urgency
 from curtaild.grid.keys import KeyFileError, Signer, load_signer
 from curtaild.grid.native import Topics
 from curtaild.grid.operator import Operator, Window
-from curtaild_config import NativeConnection
+from curtaild.grid.party import at_broker
+from curtaild_config import DsxFlexConnection, NativeConnection
 from curtaild_drivers.broker.mqtt import Access
 
 app = typer.Typer(
@@ -41,7 +43,6 @@ app = typer.Typer(
 )
 app.command("switch")(grid_maestroos.switch)
 app.command("target")(grid_dsx.target)
-app.command("watch")(grid_dsx.watch)
 app.command("public-keys")(grid_dsx.public_keys)
 app.command("new-key")(grid_keys.new_key)
 app.command("vtn")(grid_vtn.vtn)
@@ -212,6 +213,33 @@ def _windows(file: Path) -> list[Window]:
         )
         for event in sorted(events, key=lambda event: event.at_s)
     ]
+
+
+@app.command("watch")
+def watch(
+    config: ConfigOption = SITE_FILE,
+    agent_keys: grid_dsx.KeysOption = None,
+    connection: ConnectionOption = None,
+    username: UserOption = None,
+    password_file: PasswordOption = None,
+) -> None:
+    """Print what the site says, until interrupted: power states and breach alerts of a DSX Flex agent, signatures
+    checked; acks, breaches and status of the native dialect."""
+    site = site_of(config)
+    if any(isinstance(each, DsxFlexConnection) and connection in (None, each.name) for each in site.grid.connections):
+        grid_dsx.watch(site, agent_keys, connection, username, password_file)
+        return
+    native = chosen(site, connection, NativeConnection, "the native dialect or DSX Flex")
+    topics = Topics(native.prefix, site.name)
+
+    async def listen() -> None:
+        way = accesses(native, username, password_file)[0]
+        async with at_broker(way, (topics.ack, topics.breach, topics.status)) as party:
+            async for topic, payload in party.heard():
+                with suppress(ValueError, RecursionError):  # somebody else's words on the site's topics
+                    typer.echo(json.dumps({topic.rsplit("/", 1)[1]: json.loads(payload)}, ensure_ascii=False))
+
+    run(listen())
 
 
 @app.command("heartbeat")

@@ -36,7 +36,7 @@ from curtaild.grid.dsx.isv import (
 from curtaild.grid.fields import Rejection
 from curtaild.grid.keys import KeyFileError, PublicKeys, Signer, load_public_keys, load_signer
 from curtaild.grid.party import Party, at_broker
-from curtaild_config import DsxFlexConnection, SiteFileError, connection_secret_sources, resolve_secrets
+from curtaild_config import DsxFlexConnection, Site, SiteFileError, connection_secret_sources, resolve_secrets
 
 KeysOption = Annotated[
     Path | None,
@@ -95,14 +95,9 @@ def target(
 
 
 def watch(
-    config: ConfigOption = SITE_FILE,
-    agent_keys: KeysOption = None,
-    connection: ConnectionOption = None,
-    username: UserOption = None,
-    password_file: PasswordOption = None,
+    site: Site, agent_keys: Path | None, connection: str | None, username: str | None, password_file: Path | None
 ) -> None:
     """Print the power states and breach alerts of a DSX Flex agent, signatures checked, until interrupted."""
-    site = site_of(config)
     dsx = chosen(site, connection, DsxFlexConnection, "DSX Flex")
     keys = _agent_keys(dsx, agent_keys)
 
