@@ -13,6 +13,7 @@ import time
 
 from bench.machine import peak_mib
 from bench.table import Row
+from curtaild.app import GC_THRESHOLD
 from curtaild.core.allocation import (
     Allocation,
     AllocationId,
@@ -167,6 +168,8 @@ def core_rows(count: int, unchanged: int) -> list[Row]:
     paper = PaperSite(count)
     gc.collect()
     gc.freeze()  # as the daemon does it once it is ready
+    before = gc.get_threshold()
+    gc.set_threshold(*GC_THRESHOLD)
     paper.timed_step(paper.second(paper.states(None), read=[]))
     cold_s, _ = paper.timed_step(paper.second(read=paper.names))
     for _ in range(POLL_S + 10):  # the boot's grace passes, every device is known and at rest
@@ -176,6 +179,7 @@ def core_rows(count: int, unchanged: int) -> list[Row]:
     paper.timed_step(paper.second(read=paper.names))
     shed_s, commands = paper.timed_step(paper.second(paper.states(0.5 * paper.draw_w()), read=[]))
     gc.unfreeze()
+    gc.set_threshold(*before)
     what = f"core cycle, {count:,} devices"
     return [
         Row(f"{what}: all of them read", "s", cold_s, bar=COLD_BAR_S),

@@ -11,7 +11,7 @@ from curtaild_config.grid import (
 )
 from curtaild_config.load import check_site, load_site
 from curtaild_config.openadr import Draw, OpenAdrConnection
-from curtaild_config.plant import DeviceGroup, Feeder, FeederMeter
+from curtaild_config.plant import DeviceGroup, Feeder, FeederInterlock, FeederMeter
 from curtaild_config.problems import Problem, Severity, SiteFileError
 from curtaild_config.quantities import Broker, Endpoint, parse_endpoint
 from curtaild_config.render import render_tree
@@ -23,7 +23,14 @@ from curtaild_config.sections import (
     SiteSection,
     TelemetrySection,
 )
-from curtaild_config.site import DeviceSpec, MeterSpec, Site, connection_secret_sources, grid_secret_sources
+from curtaild_config.site import (
+    DeviceSpec,
+    InterlockSpec,
+    MeterSpec,
+    Site,
+    connection_secret_sources,
+    grid_secret_sources,
+)
 
 __all__ = [
     "Broker",
@@ -34,9 +41,11 @@ __all__ = [
     "DsxFlexConnection",
     "Endpoint",
     "Feeder",
+    "FeederInterlock",
     "FeederMeter",
     "GridConnection",
     "GridSection",
+    "InterlockSpec",
     "LedgerSection",
     "LogSection",
     "MaestroOSConnection",

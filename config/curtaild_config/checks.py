@@ -4,7 +4,8 @@ every driver takes its settings. Works on the tables as read, so that these erro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -205,24 +206,39 @@ def _driver_problems(source: SiteSource) -> list[Problem]:
         return [source.problem((), reason, "mend or remove that package")]
     problems: list[Problem] = []
     for index, group in source.entries("devices").items():
-        problems += _uses_driver(source, ("devices", index), group, drivers, for_meter=False)
+        problems += _uses_driver(source, ("devices", index), group, drivers, _DEVICES)
     for index, feeder in source.entries("feeder").items():
         if isinstance(meter := feeder.get("meter"), dict):
-            problems += _uses_driver(source, ("feeder", index, "meter"), meter, drivers, for_meter=True)
+            problems += _uses_driver(source, ("feeder", index, "meter"), meter, drivers, _METERS)
+        if isinstance(interlock := feeder.get("interlock"), dict):
+            problems += _uses_driver(source, ("feeder", index, "interlock"), interlock, drivers, _INTERLOCKS)
     return problems
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What a table wants of a driver: the noun, the default, and whether a driver has it."""
+
+    noun: str
+    default: str | None
+    is_offered: Callable[[Driver], bool]
+
+
+_DEVICES = _Side("devices", None, lambda driver: driver.open_device is not None)
+_METERS = _Side("meters", "modbus", lambda driver: driver.open_meter is not None)
+_INTERLOCKS = _Side("interlocks", "modbus-coil", lambda driver: driver.open_interlock is not None)
+
+
 def _uses_driver(
-    source: SiteSource, place: Location, table: Mapping[str, Any], drivers: Mapping[str, Driver], for_meter: bool
+    source: SiteSource, place: Location, table: Mapping[str, Any], drivers: Mapping[str, Driver], side: _Side
 ) -> list[Problem]:
-    name = table.get("driver", "modbus" if for_meter else None)
+    name = table.get("driver", side.default)
     if not isinstance(name, str):
         return []
-    able = {n for n, d in drivers.items() if (d.open_meter if for_meter else d.open_device) is not None}
+    able = {known for known, driver in drivers.items() if side.is_offered(driver)}
     if name not in able:
         reason = "no driver has this name" if name not in drivers else "this driver has no such side"
-        noun = "meters" if for_meter else "devices"
-        remedy = f"{suggest(name, able)} ({noun}: {', '.join(sorted(able)) or 'none installed'})"
+        remedy = f"{suggest(name, able)} ({side.noun}: {', '.join(sorted(able)) or 'none installed'})"
         return [source.problem((*place, "driver"), reason, remedy, name)]
     settings = table.get("settings", {})
     if not isinstance(settings, dict):

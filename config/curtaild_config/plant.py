@@ -54,6 +54,28 @@ class FeederMeter(Section):
         return self
 
 
+class FeederInterlock(Section):
+    """What must run before a stopped device of the feeder is started: its fans or pumps. They are started first."""
+
+    driver: Name = "modbus-coil"
+    """The driver that starts them."""
+    address: Annotated[str, AfterValidator(_host_and_port)]
+    """Where the contactor's controller answers, host or host:port; without a port it is the protocol's own."""
+    draw_w: PositiveWatts
+    """What they draw once they run, in watts; they are not started where there is no room for it."""
+    poll_s: PositiveSeconds = 5.0
+    """How often it is seen whether they run."""
+    stale_after_s: PositiveSeconds = 20.0
+    """What was seen longer ago starts nothing."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The driver's own keys."""
+
+    @model_validator(mode="after")
+    def _is_polled_before_stale(self) -> Self:
+        _stale_comes_after_polls(self.poll_s, self.stale_after_s)
+        return self
+
+
 class Feeder(Section):
     """One node of the site's electrical tree."""
 
@@ -67,6 +89,8 @@ class Feeder(Section):
     """What it draws beside the devices (fans, pumps, losses), in watts: the estimate until a meter knows better."""
     meter: FeederMeter | None = None
     """Its meter; absent where there is none."""
+    interlock: FeederInterlock | None = None
+    """Its fans or pumps, if devices must wait for them."""
 
 
 class DeviceGroup(Section):

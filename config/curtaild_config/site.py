@@ -49,6 +49,17 @@ class DeviceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class InterlockSpec:
+    """One feeder's fans or pumps as the site file describes them: power in W, times in s."""
+
+    feeder: FeederId
+    address: str
+    driver: str
+    settings: DriverSettings
+    poll_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class MeterSpec:
     """One feeder's meter as the site file describes it."""
 
@@ -118,6 +129,20 @@ class Site(BaseSettings):
             )
             for feeder in self.feeder
             if feeder.meter is not None
+        )
+
+    def interlocks(self) -> tuple[InterlockSpec, ...]:
+        """Every feeder's fans or pumps. Raises `UnknownDriver`, or ValueError for wrong settings."""
+        return tuple(
+            InterlockSpec(
+                feeder=FeederId(feeder.id),
+                address=feeder.interlock.address,
+                driver=feeder.interlock.driver,
+                settings=registry.driver(feeder.interlock.driver).settings.model_validate(feeder.interlock.settings),
+                poll_s=feeder.interlock.poll_s,
+            )
+            for feeder in self.feeder
+            if feeder.interlock is not None
         )
 
 

@@ -8,6 +8,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,16 +18,18 @@ from curtaild import memory, translate
 from curtaild.actuator import Actuator
 from curtaild.clock import Clock, SystemClock
 from curtaild.control import ControlLoop
-from curtaild.core.link import Link
+from curtaild.core.feeders import FeederTree
+from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.site import Site
 from curtaild.core.status import SiteStatus
-from curtaild.fleet import FleetDevice, open_devices, open_meters
+from curtaild.fleet import FleetDevice, open_devices, open_interlocks, open_meters
 from curtaild.grid.connection import GridLink
-from curtaild.grid.opening import Books, open_grid
+from curtaild.grid.opening import Books, open_grid, who_is_heard
 from curtaild.inbox import Inbox
 from curtaild.narrate import came_from, exchange, watts
 from curtaild.poller import Poller
 from curtaild.sd_notify import Notifier
+from curtaild.starter import Starter
 from curtaild.store import Store
 from curtaild.telemetry import HealthReport, Telemetry, TelemetryServer, watch_loop_lag, why_json
 from curtaild.telemetry.status_json import Json, link_json
@@ -111,7 +114,7 @@ class Daemon:
         tree = translate.feeder_tree(self.config)
         identities = memory.identities(documents)
         specs = translate.device_specs(self.config, self.config.expand_devices(), identities)
-        link = Link(translate.link_policy(self.config, tree), now, memory.link_memory(documents, self.clock))
+        link = Link(_link_policy(self.config, tree), now, memory.link_memory(documents, self.clock))
         epoch = f"{int(self.clock.wall() * 1000):x}"
         intents = memory.raise_intents(documents)
         site = Site(tree, specs, link, translate.policy(self.config), now, epoch, intents)
@@ -126,12 +129,15 @@ class Daemon:
         site_file = str(self.path)
         fleet = open_devices(self.config.expand_devices(), self._identities, site_file)
         meters = open_meters(self.config.meters(), site_file)
+        interlocks = open_interlocks(self.config.interlocks())
         async with AsyncExitStack() as stack:
             for device in fleet.values():
                 stack.push_async_callback(_close_quietly, device.driver.close)
                 self.telemetry.describe(device.spec.id, device.spec.driver, device.identity)
             for meter in meters:
                 stack.push_async_callback(_close_quietly, meter.driver.close)
+            for interlock in interlocks:
+                stack.push_async_callback(_close_quietly, interlock.driver.close)
             actuator = Actuator(fleet, self.inbox.answer, self.clock, self.config.policy.write_concurrency)
             stack.push_async_callback(actuator.close, STOP_DEADLINE_S)
             poller = Poller(
@@ -145,11 +151,12 @@ class Daemon:
                 observe=self.telemetry.observe_poll,
                 on_identity=lambda name, identity: self._identified(fleet[name]),
             )
+            starter = Starter(interlocks, self.inbox, self.clock)
             root = self.control.site.tree.root
             grid = open_grid(self.config, root, self.clock, self.inbox.grid, site_file, self._grid_books)
             self._grid = grid
-            self.control.connect(grid, actuator, poller, self.config.grid.status_interval_s)
-            for name, work in (("grid link", grid.run), ("poller", poller.run)):
+            self.control.connect(grid, actuator, poller, starter, self.config.grid.status_interval_s)
+            for name, work in (("grid link", grid.run), ("poller", poller.run), ("starter", starter.run)):
                 stack.push_async_callback(_cancel, asyncio.create_task(_supervise(name, work), name=name))
             stack.push_async_callback(_cancel, asyncio.create_task(self._watch_brokers(grid)))
             self._edges = stack.pop_all()
@@ -217,6 +224,7 @@ class Daemon:
             specs = translate.device_specs(fresh, fresh.expand_devices(), self._identities)
             open_devices(fresh.expand_devices(), self._identities, str(self.path))
             open_meters(fresh.meters(), str(self.path))
+            open_interlocks(fresh.interlocks())
         except (config.SiteFileError, ValueError, LookupError) as error:
             self._is_config_loaded = False
             log.error("the new site file is wrong, the old one stays in force:\n%s", error)
@@ -228,7 +236,7 @@ class Daemon:
         fresh = fresh.model_copy(update={kept: getattr(self.config, kept) for kept in ("site", "ledger", "telemetry")})
         await self._close_edges()
         self.config = fresh
-        self.control.site.reconfigure(tree, specs, translate.link_policy(fresh, tree), translate.policy(fresh))
+        self.control.site.reconfigure(tree, specs, _link_policy(fresh, tree), translate.policy(fresh))
         await self._open_edges()
         self._is_config_loaded = True
         log.info("the new site file is in force: %d devices", len(specs))
@@ -296,6 +304,10 @@ class Daemon:
 
     def _health(self) -> HealthReport:
         return self.telemetry.health(self._is_config_loaded)
+
+
+def _link_policy(site: config.Site, tree: FeederTree) -> LinkPolicy:
+    return replace(translate.link_policy(site, tree), hears=who_is_heard(site))
 
 
 async def _supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -36,6 +36,7 @@ from curtaild.core.snapshot import status_of
 from curtaild.core.status import SiteStatus
 from curtaild.inbox import Inbox
 from curtaild.poller import Poller
+from curtaild.starter import Starter
 from curtaild.store import Store
 from curtaild.telemetry import Telemetry
 from curtaild_drivers.contract import DeviceId, Identity, Seconds
@@ -88,6 +89,7 @@ class ControlLoop:
         self._grid: Grid | None = None
         self._actuator: Actuator | None = None
         self._poller: Poller | None = None
+        self._starter: Starter | None = None
         self._status_interval_s: Seconds = 10.0
         self._told_at: Seconds = -1e9
         self._learned_at = clock.monotonic()
@@ -100,9 +102,11 @@ class ControlLoop:
         self._is_failing = False
         self._next_change_at: Seconds | None = None
 
-    def connect(self, grid: Grid, actuator: Actuator, poller: Poller, status_interval_s: Seconds) -> None:
+    def connect(
+        self, grid: Grid, actuator: Actuator, poller: Poller, starter: Starter, status_interval_s: Seconds
+    ) -> None:
         """The edges to act through; again after a reload."""
-        self._grid, self._actuator, self._poller = grid, actuator, poller
+        self._grid, self._actuator, self._poller, self._starter = grid, actuator, poller, starter
         self._status_interval_s = status_interval_s
 
     def is_watched(self, device: DeviceId) -> bool:
@@ -160,6 +164,8 @@ class ControlLoop:
             self._note(decision.events)
         for first in range(SHEDS_AT_ONCE, len(sheds), SHEDS_AT_ONCE):
             await self._hand_over(sheds[first : first + SHEDS_AT_ONCE])
+        if decision.starts and self._starter is not None:
+            self._starter.start(decision.starts)
         raises = [command for command in decision.commands if command.is_raise]
         if raises:
             documents = {memory.INTENT + command.device: memory.intent_document(command.target) for command in raises}

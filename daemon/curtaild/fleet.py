@@ -1,4 +1,4 @@
-"""The devices and meters as driver objects: opened from the site file and what was remembered of them."""
+"""The devices, meters and interlocks as driver objects: opened from the site file and what was remembered of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from curtaild_config import DeviceSpec, MeterSpec, SecretSource, resolve_secrets
+from curtaild_config import DeviceSpec, InterlockSpec, MeterSpec, SecretSource, resolve_secrets
 from curtaild_drivers import registry
-from curtaild_drivers.contract import Device, DeviceId, FeederId, Identity, Meter, Seconds
+from curtaild_drivers.contract import Device, DeviceId, FeederId, Identity, Interlock, Meter, Seconds
 from curtaild_drivers.registry import OpenContext
 
 
@@ -26,6 +26,13 @@ class FleetDevice:
 class FleetMeter:
     feeder: FeederId
     driver: Meter
+    poll_s: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class FleetInterlock:
+    feeder: FeederId
+    driver: Interlock
     poll_s: Seconds
 
 
@@ -61,6 +68,19 @@ def open_meters(specs: Iterable[MeterSpec], site_file: str) -> list[FleetMeter]:
         context = OpenContext(secrets=_revealed(resolve_secrets(spec.secret_sources, site_file)))
         meters.append(FleetMeter(spec.feeder, open_meter(spec.address, spec.settings, context), spec.poll_s))
     return meters
+
+
+def open_interlocks(specs: Iterable[InterlockSpec]) -> list[FleetInterlock]:
+    """Open every interlock. Raises `NoSuchAbility`."""
+    interlocks: list[FleetInterlock] = []
+    for spec in specs:
+        open_interlock = registry.driver(spec.driver).open_interlock
+        if open_interlock is None:
+            raise NoSuchAbility(f"driver {spec.driver!r} of feeder {spec.feeder} starts no fans")
+        interlocks.append(
+            FleetInterlock(spec.feeder, open_interlock(spec.address, spec.settings, OpenContext()), spec.poll_s)
+        )
+    return interlocks
 
 
 def _revealed(secrets: Mapping[str, SecretStr]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import asyncio
 
 from curtaild.core.allocation import GridMessage
 from curtaild.core.cycle import Answer, Described, Inputs, PollFailure
-from curtaild_drivers.contract import DeviceId, FeederId, MeterReading, Reading
+from curtaild_drivers.contract import DeviceId, FeederId, MeterReading, Reading, Seconds
 
 SOON_S = 0.1
 MOST_GRID_MESSAGES = 4096  # between two cycles; the link itself keeps the newest of a flood
@@ -44,6 +44,9 @@ class Inbox:
 
     def meter(self, feeder: FeederId, reading: MeterReading) -> None:
         self._inputs.meters.append((feeder, reading))
+
+    def interlock(self, feeder: FeederId, is_running: bool, at: Seconds) -> None:
+        self._inputs.interlocks.append((feeder, is_running, at))
 
     def wake(self) -> None:
         self._awake.set()

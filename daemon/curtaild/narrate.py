@@ -14,6 +14,7 @@ from curtaild.core.events import (
     DeficitChanged,
     DeviceChanged,
     Event,
+    InterlockChanged,
     LimitChanged,
     LinkChanged,
     LinkPhase,
@@ -51,6 +52,9 @@ def narrate(events: Iterable[Event]) -> None:
                 log.info("meter of %s: fresh", event.feeder)
             case MeterChanged():
                 log.warning("meter of %s: stale (%s); its devices count at their worst", event.feeder, event.detail)
+            case InterlockChanged():
+                level = logging.INFO if event.is_running else logging.WARNING
+                log.log(level, "fans of %s: %s", event.feeder, "running" if event.is_running else "standing still")
             case DeficitChanged(deficit_w=0.0):
                 log.info("deficit at %s: over", event.feeder)
             case DeficitChanged():

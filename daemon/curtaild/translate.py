@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import curtaild_config as config
 from curtaild.core.device import DeviceSpec
-from curtaild.core.feeders import FeederSpec, FeederTree
+from curtaild.core.feeders import FeederSpec, FeederTree, InterlockSpec
 from curtaild.core.link import LinkPolicy
 from curtaild.core.policy import Policy
 from curtaild_drivers.contract import DeviceId, FeederId, Identity
@@ -26,6 +26,9 @@ def feeder_tree(site: config.Site) -> FeederTree:
             rating_w=_rating_w(site, feeder),
             auxiliary_w=feeder.auxiliary_w,
             meter_stale_after_s=feeder.meter.stale_after_s if feeder.meter is not None else None,
+            interlock=InterlockSpec(feeder.interlock.draw_w, feeder.interlock.stale_after_s)
+            if feeder.interlock is not None
+            else None,
         )
         for feeder in site.feeder
     )

@@ -253,6 +253,12 @@ def _held_by_itself(site: Site, device: Device, now: Seconds) -> Iterator[str]:
         yield "no reading has shown yet what it draws"
     for condition in sorted(device.conditions & UNREADABLE, key=lambda each: each.value):
         yield f"it is {condition.value}: what cannot be read is not raised"
+    if setpoint is not None and setpoint.is_off:
+        for feeder in site.tree.paths[device.spec.feeder]:
+            fans = site.interlocks.get(feeder)
+            if fans is not None and not fans.allows(now):
+                seen = {None: "were not seen yet", False: "stand still", True: "were last seen too long ago"}
+                yield f"the fans of {feeder} {seen[fans.is_running]}"
     if site.room_since is not None and setpoint is not None and setpoint.is_off and device.actuation is None:
         may_rise = dispatch.may_rise(device, now, site.room_since, policy)
         turn_s = site.room_since + (device.turn or 0.0) * policy.restart_jitter_s - now

@@ -207,6 +207,18 @@ class Meter(Protocol):
     async def close(self) -> None: ...
 
 
+class Interlock(Protocol):
+    """What must run before devices of a feeder may start: its fans or pumps. All calls raise `DriverError` only."""
+
+    async def is_running(self) -> bool: ...
+
+    async def start(self) -> None:
+        """Start them; one attempt. Only `is_running` says whether they do."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class DriverError(Exception):
     """Anything a driver may raise. The text is for the site's engineer: what the device did or said."""
 

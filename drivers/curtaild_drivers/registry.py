@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 from pydantic import BaseModel, ConfigDict
 
-from curtaild_drivers.contract import Device, Identity, Meter, Watts
+from curtaild_drivers.contract import Device, Identity, Interlock, Meter, Watts
 from curtaild_drivers.maturity import Support
 
 GROUP = "curtaild.drivers"
@@ -37,19 +37,21 @@ class OpenContext:
 
 OpenDevice = Callable[[str, DriverSettings, OpenContext], Device]
 OpenMeter = Callable[[str, DriverSettings, OpenContext], Meter]
+OpenInterlock = Callable[[str, DriverSettings, OpenContext], Interlock]
 
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """One driver: `settings` is its own pydantic model; `open_device` and `open_meter` (each `None` where it has
-    none) take an address, settings and context, do no I/O, and return the object that does. `support` says, for people,
-    what it can do on which devices and how far that is proven. `counts_hashes`: a device's rate is hashes per second,
-    and has its price; else it is the fraction of full throughput."""
+    """One driver: `settings` is its own pydantic model; `open_device`, `open_meter` and `open_interlock` (each `None`
+    where it has none) take an address, settings and context, do no I/O, and return the object that does. `support`
+    says, for people, what it can do on which devices and how far that is proven. `counts_hashes`: a device's rate is
+    hashes per second, and has its price; else it is the fraction of full throughput."""
 
     name: str
     settings: type[DriverSettings]
     open_device: OpenDevice | None = None
     open_meter: OpenMeter | None = None
+    open_interlock: OpenInterlock | None = None
     support: tuple[Support, ...] = ()
     counts_hashes: bool = False
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from curtaild_drivers import registry
 from curtaild_drivers.contract import Device
+from curtaild_drivers.meter import COIL_DRIVER
 from curtaild_drivers.meter import DRIVER as MODBUS
 from curtaild_drivers.registry import Driver, DriverSettings, OpenContext
 
@@ -29,6 +30,10 @@ def _open_miner(address: str, settings: DriverSettings, context: OpenContext) ->
 
 @pytest.fixture(autouse=True)
 def installed_drivers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Driver]:
-    drivers = {"asic": Driver("asic", MinerSettings, open_device=_open_miner, counts_hashes=True), "modbus": MODBUS}
+    drivers = {
+        "asic": Driver("asic", MinerSettings, open_device=_open_miner, counts_hashes=True),
+        "modbus": MODBUS,
+        "modbus-coil": COIL_DRIVER,
+    }
     monkeypatch.setattr(registry, "drivers", lambda: drivers)
     return drivers

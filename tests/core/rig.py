@@ -125,6 +125,7 @@ def settled(spec: DeviceSpec, key: str, draw_w: Watts | None = None, at: Seconds
 @dataclass
 class PaperSite:
     """A site whose devices obey the moment they are told, unless they are in `deaf`; `silent` ones do not answer reads.
+    `fans` are seen to run or to stand still; who is not in it is not seen.
 
     `tick` is one second: readings and meters of this second, answers to the commands of the last one, one step.
     """
@@ -140,6 +141,7 @@ class PaperSite:
     deaf: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
     dead_meters: set[FeederId] = field(default_factory=set)
+    fans: dict[FeederId, bool] = field(default_factory=dict)
     points: dict[DeviceId, OperatingPoint] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     commands: list[tuple[Seconds, Command]] = field(default_factory=list)
@@ -194,6 +196,7 @@ class PaperSite:
         for feeder in self.site.meters:
             if feeder not in self.dead_meters:
                 inputs.meters.append((feeder, MeterReading(self.now, self.true_w(feeder), float(next(self._noise)))))
+        inputs.interlocks += [(feeder, is_running, self.now) for feeder, is_running in self.fans.items()]
         decision = step(self.site, inputs, self.now)
         self._unanswered = list(decision.commands)
         self.commands += [(self.now, command) for command in decision.commands]

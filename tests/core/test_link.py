@@ -755,6 +755,24 @@ def test_ten_thousand_allocations_are_answered_within_bounds() -> None:
     assert refused.code is RejectCode.TOO_LARGE
 
 
+def test_who_is_taken_out_of_the_site_file_does_not_go_on_limiting() -> None:
+    """What he stated without an end would otherwise hold for ever."""
+    desk = governed(5_000.0)
+    gone = Issuer("gone")
+    desk.hears(states(1, 100.0, issuer=gone))
+    assert desk.stands == (LIMITED, 100.0)
+    desk.link.policy = replace(desk.link.policy, hears=lambda issuer: issuer != gone)
+    desk.hears(HEARTBEAT)
+    assert desk.stands == (LIMITED, 5_000.0)
+    assert root_ahead(desk, 1e9) == []
+    desk.link.policy = replace(desk.link.policy, hears=lambda issuer: issuer == gone)
+    desk.hears(HEARTBEAT)
+    assert desk.stands == (LIMITED, 100.0), "nothing was forgotten"
+    desk.link.policy = replace(desk.link.policy, hears=lambda issuer: False)
+    desk.hears(HEARTBEAT)
+    assert desk.link.phase is LinkPhase.FAILSAFE, "nobody speaks for the site"
+
+
 def test_no_issuer_takes_all_the_room() -> None:
     desk = Desk()
     for seq in range(2_000):

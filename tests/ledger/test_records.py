@@ -24,6 +24,7 @@ from curtaild.core.events import (
     DeficitChanged,
     DeviceChanged,
     Event,
+    InterlockChanged,
     LimitChanged,
     LinkChanged,
     LinkPhase,
@@ -145,6 +146,7 @@ EVENTS: list[tuple[Event, dict[str, object]]] = [
         MeterChanged(1_000.0, SITE, is_fresh=False, detail="silent"),
         {"feeder": "site", "is_fresh": False, "detail": "silent"},
     ),
+    (InterlockChanged(1_000.0, SITE, True), {"feeder": "site", "is_running": True}),
     (DeficitChanged(1_000.0, SITE, 0.0), {"feeder": "site", "deficit_w": 0.0, "spared_w": 0.0}),
     (
         BreachChanged(1_000.0, BreachId("b-1"), SITE, BreachStage.ESCALATED, 5.0, 1.5, 2.5, since=940.25),

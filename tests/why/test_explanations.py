@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from core.rig import ROW_A
+from core.test_interlock import site_with_fans
 from curtaild.core import dispatch
 from curtaild.core.site import Site
 from curtaild.rehearse.play import Order
@@ -137,3 +139,20 @@ def test_explaining_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_there_is_nobody(tmp_path: Path) -> None:
     assert Living(tmp_path).explanations.of(DeviceId("luxos/1.2.3.4"), 0.0) is None
+
+
+def test_a_stopped_device_is_told_what_its_fans_do() -> None:
+    paper = site_with_fans()
+    explanations = Explanations(lambda: paper.site)
+
+    def held_by() -> list[str]:
+        paper.tick()
+        why = explanations.of(DeviceId("a"), paper.now)
+        assert why is not None
+        return [sentence for sentence in why.held_by if "fans" in sentence]
+
+    assert held_by() == ["the fans of row-a were not seen yet"]
+    paper.fans[ROW_A] = False
+    assert held_by() == ["the fans of row-a stand still"]
+    paper.fans[ROW_A] = True
+    assert held_by() == []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import NamedTuple
 
-from curtaild.core import dispatch, reserve
+from curtaild.core import dispatch, interlock, reserve
 from curtaild.core.allocation import AllocationId, GridMessage
 from curtaild.core.compliance import Standing
 from curtaild.core.device import Actuation, Device, exact
@@ -93,6 +93,7 @@ class Inputs:
     readings: list[tuple[DeviceId, Reading]] = field(default_factory=list)
     poll_failures: list[PollFailure] = field(default_factory=list)
     meters: list[tuple[FeederId, MeterReading]] = field(default_factory=list)
+    interlocks: list[tuple[FeederId, bool, Seconds]] = field(default_factory=list)
 
 
 class Command(NamedTuple):
@@ -107,9 +108,12 @@ class Command(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
+    """`starts`: the feeders whose fans or pumps are to be started."""
+
     commands: list[Command]
     events: list[Event]
     next_change_at: Seconds | None
+    starts: list[FeederId]
 
 
 def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
@@ -123,11 +127,11 @@ def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
     events += _reserve(site, now)
     site.tallies = tally(site.tree, site.meters, site.roster, site.policy)
     events += _set_limits(site, now)
-    commands, issued = _dispatch(site, now)
+    commands, starts, issued = _dispatch(site, now)
     events += issued
     events += _tell(site, now)
     site.stepped_at = now
-    return Decision(commands, _with_watts(site, events), site.link.next_change_at(now))
+    return Decision(commands, _with_watts(site, events), site.link.next_change_at(now), starts)
 
 
 # ---- what arrived ---------------------------------------------------------------------------------
@@ -163,6 +167,10 @@ def _take_telemetry(site: Site, inputs: Inputs, now: Seconds) -> list[Event]:
         if device is not None:
             events += reserve.poll_failed(device, failure.condition, now, failure.detail)
             touch(device)
+    for feeder, is_running, seen_at in inputs.interlocks:
+        known = site.interlocks.get(feeder)
+        if known is not None:
+            events += known.observe(feeder, is_running, seen_at)
     for feeder, meter_reading in inputs.meters:
         meter = site.meters.get(feeder)
         if meter is not None:
@@ -266,8 +274,9 @@ def _ramps(site: Site, now: Seconds) -> dict[FeederId, float]:
 # ---- what shall be drawn --------------------------------------------------------------------------
 
 
-def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
+def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[FeederId], list[Event]]:
     room = _room(site, now)
+    starts: list[FeederId] = []
     moves, over_w = shed(site.roster.can_fall(), site.tree, room, now)
     deficits = _note_deficits(site, over_w, now)
     elapsed_s = max(0.0, now - site.stepped_at)
@@ -284,6 +293,8 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
     if not moves and site.room_since is not None and not _waits_for_falls(site, now):
         since, policy = site.room_since, site.policy
         candidates = [device for device in site.roster.can_rise if dispatch.may_rise(device, now, since, policy)]
+        if site.interlocks:
+            candidates, starts = interlock.admit(candidates, site.interlocks, site.tree, room, now)
         wanted = site.exchange.raises if site.exchange is not None else None
         moves = dispatch.give_back(candidates, site.tree, room, policy, math.floor(site.starts_owed), now, wanted)
         site.starts_owed -= len(moves)
@@ -293,7 +304,7 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[Event]]:
     if not moves:
         moves = _exchange(site, room, now)
     commands, issued = _issue(site, moves, now)
-    return commands, issued + deficits
+    return commands, starts, issued + deficits
 
 
 def _exchange(site: Site, room: Room, now: Seconds) -> list[Move]:
@@ -334,6 +345,7 @@ def _room(site: Site, now: Seconds) -> Room:
             room.firm_over_w[feeder] = _firm_over_w(site, feeder, firm)
         if sums.spread_w > 0.0:
             room.edge_w2[feeder] = sums.edge_w2
+    interlock.hold_room(site.interlocks, site.tree, room, now)
     horizon = now + site.slowest.down_s + site.slowest.up_s + AHEAD_S
     room.coming = [
         window

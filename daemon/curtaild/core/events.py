@@ -163,6 +163,16 @@ class MeterChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class InterlockChanged:
+    """The fans or pumps of a feeder were seen to run, or to stand still."""
+
+    kind: ClassVar[str] = "interlock"
+    at: Seconds
+    feeder: FeederId
+    is_running: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DeficitChanged:
     """What cannot be shed at a feeder though the limit asks for it (W); 0.0 when it is over. `spared_w` of it could be
     shed, but only in an emergency: devices at their flex draw it."""
@@ -197,6 +207,7 @@ Event: TypeAlias = (
     | ActuationChanged
     | DeviceChanged
     | MeterChanged
+    | InterlockChanged
     | DeficitChanged
     | BreachChanged
 )

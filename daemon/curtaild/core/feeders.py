@@ -9,6 +9,15 @@ from curtaild_drivers.contract import FeederId, Seconds, Watts
 
 
 @dataclass(frozen=True, slots=True)
+class InterlockSpec:
+    """What must run before devices below a feeder may start. `draw_w`: what it draws once it runs (W). What was read
+    longer ago than `stale_after_s` allows nothing."""
+
+    draw_w: Watts
+    stale_after_s: Seconds
+
+
+@dataclass(frozen=True, slots=True)
 class FeederSpec:
     """One node of the tree. `auxiliary_w` is the site's own estimate of what it draws beside its devices (W), used
     until a meter knows better; `meter_stale_after_s` is `None` where there is no meter."""
@@ -18,6 +27,7 @@ class FeederSpec:
     rating_w: Watts
     auxiliary_w: Watts = 0.0
     meter_stale_after_s: Seconds | None = None
+    interlock: InterlockSpec | None = None
 
 
 class FeederTreeError(ValueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from curtaild.core.allocation import (
@@ -34,9 +34,14 @@ MOST_MOMENTS = 16  # looked at one by one ahead of time
 MOST_ISSUERS = 64  # whose sequence numbers are kept though they hold nothing
 
 
+def _anybody(issuer: Issuer) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class LinkPolicy:
-    """`heartbeat_timeout_s`: silence until the fail-safe. Where `expects_heartbeat` is false the allocation's own age
+    """`hears`: whose word counts; what others stated before they were taken out of the site file is kept, without effect.
+    `heartbeat_timeout_s`: silence until the fail-safe. Where `expects_heartbeat` is false the allocation's own age
     is the heartbeat, and `heartbeat_timeout_s` is its greatest age."""
 
     root: FeederId
@@ -45,6 +50,7 @@ class LinkPolicy:
     heartbeat_timeout_s: Seconds = 120.0
     failsafe_hold_s: Seconds = 60.0
     expects_heartbeat: bool = True
+    hears: Callable[[Issuer], bool] = _anybody
 
 
 @dataclass(slots=True)
@@ -241,7 +247,10 @@ class Link:
     def _is_covered(self, now: Seconds) -> bool:
         """Whether an allocation for the root speaks for now. One for a row alone says nothing of the site: to leave the
         fail-safe on it would be a drift to unlimited."""
-        return any(held.feeder == self.policy.root and held.covers(now) for held in self.memory.allocations)
+        return any(
+            held.feeder == self.policy.root and held.covers(now) and self.policy.hears(held.issuer)
+            for held in self.memory.allocations
+        )
 
     def _tidy(self, now: Seconds) -> list[Event]:
         """Forget what is over; worth looking only when something was taken, begins or ends."""
@@ -313,11 +322,11 @@ class Link:
         return found
 
     def in_force(self, moment: Seconds) -> Iterator[Allocation]:
-        """The newest valid allocation per issuer and feeder. One for a feeder that a new site file no longer has is
-        kept, without effect."""
+        """The newest valid allocation per issuer and feeder. One for a feeder, or of an issuer, that a new site file no
+        longer has is kept, without effect."""
         newest: dict[tuple[Issuer, FeederId], Allocation] = {}
         for held in self.memory.allocations:
-            if held.covers(moment) and held.feeder in self.policy.feeders:
+            if held.covers(moment) and held.feeder in self.policy.feeders and self.policy.hears(held.issuer):
                 key = (held.issuer, held.feeder)
                 if key not in newest or held.seq > newest[key].seq:
                     newest[key] = held
@@ -351,7 +360,8 @@ class Link:
     def _strictest_within(self, begin: Seconds, end: Seconds) -> dict[FeederId, Ceiling]:
         found: dict[FeederId, Ceiling] = {}
         for held in self.memory.allocations:
-            if held.valid_from <= end and (held.valid_until is None or held.valid_until > begin):
+            is_within = held.valid_from <= end and (held.valid_until is None or held.valid_until > begin)
+            if is_within and self.policy.hears(held.issuer):
                 found[held.feeder] = strictest(found.get(held.feeder, UNLIMITED), held.ceiling)
         if self.is_failsafe:
             root = self.policy.root

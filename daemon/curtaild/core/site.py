@@ -11,6 +11,7 @@ from curtaild.core.device import Actuation, Device, DeviceSpec, Step
 from curtaild.core.events import ActuationId, ActuationStage
 from curtaild.core.exchange import Exchange
 from curtaild.core.feeders import FeederTree
+from curtaild.core.interlock import Interlock
 from curtaild.core.limits import UNLIMITED, Ceiling, within
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
@@ -59,6 +60,7 @@ class Site:
         self.epoch = epoch
         self.devices = {spec.id: Device(spec) for spec in devices}
         self.meters: dict[FeederId, MeteredFeeder] = {}
+        self.interlocks: dict[FeederId, Interlock] = {}
         self.compliance = Compliance(epoch)
         self.limits: dict[FeederId, tuple[Ceiling, str]] = {}
         self.ramp_w: dict[FeederId, Watts] = {}
@@ -139,6 +141,12 @@ class Site:
             if spec.meter_stale_after_s is not None:
                 meter = self.meters[feeder] = known.get(feeder) or MeteredFeeder(spec)
                 meter.spec = spec
+        seen = self.interlocks
+        self.interlocks = {}
+        for feeder, spec in tree.specs.items():
+            if spec.interlock is not None:
+                interlock = self.interlocks[feeder] = seen.get(feeder) or Interlock(spec.interlock)
+                interlock.spec = spec.interlock
         self.tallies = {feeder: FeederTally() for feeder in tree.specs}
         self.limits = {feeder: limit for feeder, limit in self.limits.items() if feeder in tree.specs}
         self.ramp_w = {feeder: ramp for feeder, ramp in self.ramp_w.items() if feeder in tree.specs}

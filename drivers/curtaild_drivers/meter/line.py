@@ -10,6 +10,8 @@ import struct
 from typing import Literal
 
 from pymodbus.constants import ExcCodes
+from pymodbus.pdu import ModbusPDU
+from pymodbus.pdu.bit_message import ReadCoilsRequest, ReadDiscreteInputsRequest, WriteSingleCoilRequest
 from pymodbus.pdu.register_message import (
     ReadHoldingRegistersRequest,
     ReadHoldingRegistersResponse,
@@ -20,6 +22,7 @@ from pymodbus.pdu.register_message import (
 from curtaild_drivers.contract import BadReply, Unreachable
 
 Function = Literal["holding", "input"]
+BitFunction = Literal["coil", "discrete"]
 
 _HEADER = struct.Struct(">HHHB")  # transaction, protocol (0), length of what follows it, unit
 _LONGEST = 254  # unit and PDU: Modbus application protocol 1.1b3, section 4.1
@@ -27,6 +30,7 @@ _BUFFER_BYTES = 1024
 
 _REQUESTS = {"holding": ReadHoldingRegistersRequest, "input": ReadInputRegistersRequest}
 _RESPONSES = {"holding": ReadHoldingRegistersResponse, "input": ReadInputRegistersResponse}
+_BIT_REQUESTS = {"coil": ReadCoilsRequest, "discrete": ReadDiscreteInputsRequest}
 _NOT_NOW = {
     ExcCodes.ACKNOWLEDGE,
     ExcCodes.DEVICE_BUSY,
@@ -36,7 +40,7 @@ _NOT_NOW = {
 
 
 class _Exception(Exception):
-    """The meter's own Modbus exception: the line stays in step."""
+    """The other end's own Modbus exception: the line stays in step."""
 
     def __init__(self, code: int) -> None:
         name = ExcCodes(code).name.replace("_", " ").lower() if code in list(ExcCodes) else "unknown"
@@ -45,7 +49,7 @@ class _Exception(Exception):
 
 
 class ModbusLine:
-    """Asks a Modbus TCP server for registers. Not for concurrent use; the caller sets the deadline by cancelling."""
+    """Asks a Modbus TCP server for registers and bits. Not for concurrent use; the caller cancels at its deadline."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
@@ -71,12 +75,39 @@ class ModbusLine:
     async def registers(self, unit_id: int, function: Function, address: int, count: int) -> list[int]:
         """`count` registers from `address`. Raises `Unreachable` and `BadReply`; after anything but a whole, matching
         answer the connection is dropped, so that no late answer can meet the next question."""
+        request, response = _REQUESTS[function](address=address, count=count), _RESPONSES[function]()
+        answer = await self._asked(unit_id, request, f"{function} registers {address}+{count}")
+        if len(answer) != 2 + 2 * count or answer[1] != 2 * count:
+            self.drop()
+            raise BadReply(f"{self} answered {len(answer) - 2} bytes of registers, asked were {2 * count}")
+        response.decode(answer[1:])
+        return list(response.registers)
+
+    async def bit(self, unit_id: int, function: BitFunction, address: int) -> bool:
+        """One coil or discrete input. Raises as `registers` does."""
+        request = _BIT_REQUESTS[function](address=address, count=1)
+        answer = await self._asked(unit_id, request, f"{function} {address}")
+        if len(answer) != 3 or answer[1] != 1:
+            self.drop()
+            raise BadReply(f"{self} answered {len(answer) - 2} bytes of bits, asked was one")
+        return bool(answer[2] & 1)
+
+    async def set_coil(self, unit_id: int, address: int, is_on: bool) -> None:
+        """Write one coil. Raises as `registers` does; whether it was written is then for a reading to say."""
+        request = WriteSingleCoilRequest(address=address, bits=[is_on])
+        answer = await self._asked(unit_id, request, f"coil {address}")
+        if answer[1:] != request.encode():
+            self.drop()
+            raise BadReply(f"{self} confirmed another write than that of coil {address}")
+
+    async def _asked(self, unit_id: int, request: ModbusPDU, what: str) -> bytes:
+        """The answer's function code and data."""
         if self._streams is None:
             raise Unreachable(f"no connection to {self}")
         try:
-            return await self._ask(*self._streams, unit_id, function, address, count)
+            return await self._ask(*self._streams, unit_id, request)
         except _Exception as error:
-            text = f"{self} unit {unit_id} refused {function} registers {address}+{count}: {error}"
+            text = f"{self} unit {unit_id} refused {what}: {error}"
             raise (Unreachable if error.code in _NOT_NOW else BadReply)(text) from None
         except (OSError, asyncio.IncompleteReadError) as error:
             self.drop()
@@ -86,16 +117,9 @@ class ModbusLine:
             raise
 
     async def _ask(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        unit_id: int,
-        function: Function,
-        address: int,
-        count: int,
-    ) -> list[int]:
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, unit_id: int, request: ModbusPDU
+    ) -> bytes:
         self._transaction = self._transaction % 0xFFFF + 1
-        request = _REQUESTS[function](address=address, count=count)
         question = bytes([request.function_code]) + request.encode()
         writer.write(_HEADER.pack(self._transaction, 0, 1 + len(question), unit_id) + question)
         await writer.drain()
@@ -108,18 +132,11 @@ class ModbusLine:
                 f"{self} answered transaction {transaction} of unit {unit}, "
                 f"asked was {self._transaction} of unit {unit_id}"
             )
-        return self._decoded(answer, function, count)
-
-    def _decoded(self, answer: bytes, function: Function, count: int) -> list[int]:
-        response = _RESPONSES[function]()
-        if answer[0] == response.function_code | 0x80:
+        if answer[0] == request.function_code | 0x80:
             raise _Exception(answer[1])
-        if answer[0] != response.function_code:
-            raise BadReply(f"{self} answered function {answer[0]}, asked was {response.function_code}")
-        if len(answer) != 2 + 2 * count or answer[1] != 2 * count:
-            raise BadReply(f"{self} answered {len(answer) - 2} bytes of registers, asked were {2 * count}")
-        response.decode(answer[1:])
-        return list(response.registers)
+        if answer[0] != request.function_code:
+            raise BadReply(f"{self} answered function {answer[0]}, asked was {request.function_code}")
+        return answer
 
     def drop(self) -> None:
         """Ends the connection at once; the next question makes a new one."""
