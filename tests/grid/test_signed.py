@@ -27,7 +27,7 @@ from curtaild.grid.dialect import Received
 from curtaild.grid.keys import KeyFileError, Signer
 from curtaild.grid.native import Context, Gate, NativeDialect, Rights, Topics, gate_of, signed
 from curtaild.grid.native.pace import REFUSALS_AT_ONCE, REFUSALS_PER_MIN
-from curtaild.grid.opening import open_grid
+from curtaild.grid.opening import open_grid, who_is_heard
 from curtaild.grid.operator import Operator
 from curtaild.memory import LINK, link_document, link_memory
 from curtaild_config import Site, SiteFileError
@@ -328,6 +328,21 @@ def test_a_name_that_signs_is_nobody_elses_on_any_connection(tmp_path: Path) -> 
     assert isinstance(refused, MessageRejected)
     assert "'npcc' signs" in refused.reason
     assert isinstance(taken, AllocationReceived)
+
+
+def test_only_who_may_speak_by_the_site_file_counts(tmp_path: Path) -> None:
+    maestro = {"name": "m", "dialect": "maestroos", "brokers": ["mqtt://127.0.0.1:2"], "topic": "t"}
+    open_one = {"name": "second", "dialect": "native", "brokers": ["mqtt://127.0.0.1:3"]}
+    names = [Issuer(name) for name in ("npcc", "ke", "maestroos//m", "maestroos//n", "//grid/v1/isv/acme")]
+    nowhere = Mosquitto(tmp_path, port=1)
+
+    def heard(*more: dict[str, Any]) -> list[Issuer]:
+        hears = who_is_heard(site_file(nowhere, "thar-1", tmp_path, *more))
+        return [name for name in names if hears(name)]
+
+    assert heard() == ["npcc"]
+    assert heard(maestro) == ["npcc", "maestroos//m"]
+    assert heard(maestro, open_one) == ["npcc", "ke", "maestroos//m"]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def _anybody(issuer: Issuer) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LinkPolicy:
-    """`hears`: whose word counts; what others stated before they were taken out of the site file is kept, without effect.
+    """`hears`: whose word counts; what others stated before they were taken out of the site file has no effect.
     `heartbeat_timeout_s`: silence until the fail-safe. Where `expects_heartbeat` is false the allocation's own age
     is the heartbeat, and `heartbeat_timeout_s` is its greatest age."""
 

@@ -13,7 +13,7 @@ from curtaild.clock import Clock
 from curtaild.core.allocation import GridMessage, Issuer
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.grid.connection import GridLink, broker_accesses
-from curtaild.grid.dialect import Dialect
+from curtaild.grid.dialect import NAMESPACE_MARK, Dialect
 from curtaild.grid.dsx import DsxFlexDialect, Feeds, TargetBook
 from curtaild.grid.keys import KeyFileError, load_public_keys, load_signer
 from curtaild.grid.maestroos import MaestroOSDialect, Switch
@@ -52,6 +52,22 @@ def open_grid(
             raise config.SiteFileError((problem,)) from None
         link.connect(connection.name, dialect, broker_accesses(connection, client_id(site, connection), password))
     return link
+
+
+def who_is_heard(site: config.Site) -> Callable[[Issuer], bool]:
+    """Whose allocations count: those of every issuer that a connection of the site file may speak for. Somebody who was
+    taken out of it does not go on limiting the site by what he stated without an end."""
+    named: set[str] = set()
+    is_open = False
+    for connection in site.grid.connections:
+        match connection:
+            case config.NativeConnection():
+                named |= {issuer.name for issuer in connection.issuer}
+                is_open |= not connection.issuer
+            case config.DsxFlexConnection():
+                named |= {f"{NAMESPACE_MARK}grid/v1/isv/{isv}" for isv in connection.isvs}
+        named.add(f"{connection.dialect}{NAMESPACE_MARK}{connection.name}")
+    return lambda issuer: issuer in named or (is_open and NAMESPACE_MARK not in issuer)
 
 
 def unusable_keys(site: config.Site, site_file: str) -> list[config.Problem]:
