@@ -205,6 +205,24 @@ def test_feeders_sum_devices_children_and_auxiliary_load() -> None:
     assert len(set(samples)) > 100
 
 
+class Heater:
+    """A load that somebody else emulates."""
+
+    power_w = 500.0
+
+    def energy_j(self, now: float) -> float:
+        return self.power_w * now
+
+
+def test_a_feeder_carries_what_is_emulated_elsewhere() -> None:
+    feeder = PlantFeeder(SITE, auxiliary_w=100.0, auxiliary_fraction=0.1, meter_noise=0.0)
+    plant = plant_of(feeder=feeder)
+    plant.carry(SITE, Heater())
+    plant.advance(10.0)
+    assert plant.true_feeder_power_w(SITE) == pytest.approx(1.1 * 500 + 100)
+    assert plant.read_meter(SITE, 10.0).energy_j == pytest.approx(10 * (1.1 * 500 + 100))
+
+
 @pytest.mark.parametrize(
     ("feeders", "device_feeder", "words"),
     [

@@ -102,6 +102,10 @@ async def hybrid_site(
             site.full_w = site.trace.now_w()
             site.file.grid["failsafe_limit_w"] = 1.2 * site.full_w
             site.file.policy["ramp_up_w_per_min"] = 10 * site.full_w
+            for feeder in site.file.tables["feeder"]:
+                feeder.get("meter", {})["stale_after_s"] = (
+                    10  # the farm and its meter share this machine with 13 daemons
+                )
             password = folder / "bmc-password"
             password.write_text("emulated\n")
             site.file.groups.extend(_bmc_group(site, fleet, password) for fleet in plan.node_fleets)
