@@ -26,8 +26,8 @@ from curtaild_drivers.gpu.settings import NvmlSettings
 
 GPUS = 8
 CALL_S = 0.02
-RHYTHM_S = 0.25
-"""Between two readings. What a GPU is doing is asked after its draw, in five calls more: 0.1 s of its own thread."""
+RHYTHM_S = 0.1
+"""Between two readings: ten times as often as a device in motion is read."""
 READ_BAR_S, STALL_BAR_S = 0.030, 0.002
 SLEEP_S = 0.001
 _TESTS = Path(__file__).parents[1] / "tests"
@@ -89,7 +89,7 @@ async def _read(node: GpuNode, readings: int, took_s: list[Seconds], advance: Ca
         if reading.fault is not None:
             raise CannotRun(f"the emulated node is not well: {reading.fault}")
         advance()
-        await asyncio.sleep(RHYTHM_S - took_s[-1])
+        await asyncio.sleep(max(0.0, RHYTHM_S - took_s[-1]))
 
 
 async def _own_s(node: GpuNode) -> Seconds:

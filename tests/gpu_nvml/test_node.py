@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,6 @@ async def test_all_gpus_are_asked_at_once_and_the_loop_turns_meanwhile(
     gpus, asked = make_gpus(), "nvmlDeviceGetFieldValues"
     async with open_node(gpus, read_deadline_s=50) as node, asyncio.timeout(20):
         await node.read()
-        while gpus.calls("nvmlEventSetWait_v2") < 16:  # opened, then read: what they are doing is asked last
-            await asyncio.to_thread(os.sched_yield)
         before = gpus.calls(asked)
         for gpu in range(8):
             gpus.hang(gpu)
@@ -145,6 +144,32 @@ async def test_all_gpus_are_asked_at_once_and_the_loop_turns_meanwhile(
         for gpu in range(8):
             gpus.release(gpu)
         assert (await reading).fault is None
+
+
+async def test_no_reading_and_no_limit_waits_for_what_a_gpu_is_doing_to_be_told(
+    make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus, may_tell, is_asked = make_gpus([H100] * 2, speed=0.0), threading.Event(), threading.Event()
+    busy(gpus)
+
+    def slow(handle: Any, sensor: int) -> int:
+        is_asked.set()
+        may_tell.wait()
+        return 77
+
+    async with open_node(gpus, read_deadline_s=20, write_deadline_s=20) as node, asyncio.timeout(20):
+        before = await node.read()
+        monkeypatch.setattr("pynvml.nvmlDeviceGetTemperature", slow)
+        while not is_asked.is_set():
+            await node.read()
+        assert await node.apply(at(wall_w(600))) is Outcome.ACKNOWLEDGED
+        gpus.pass_time(10)
+        meanwhile = await node.read()
+        assert meanwhile.power_w == near(wall_w(600))
+        assert meanwhile.temperature_c == before.temperature_c, "what was told last"
+        may_tell.set()
+        while (await node.read()).temperature_c != 77.0:
+            await asyncio.to_thread(os.sched_yield)
 
 
 async def test_a_limit_above_the_draw_changes_no_draw(make_gpus: MakeGpus, open_node: OpenNode) -> None:

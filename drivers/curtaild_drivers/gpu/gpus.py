@@ -76,7 +76,7 @@ class HostGpus:
 
     async def drop(self) -> None:
         """Open the library anew at the next call, if none is under way in it now."""
-        if all(slot.lane.is_idle for slot in self.slots):
+        if all(slot.is_idle for slot in self.slots):
             for slot in self.slots:
                 slot.card = None
             await attempted(self._lane, self._host.close, moment_in(CLOSE_DEADLINE_S))
@@ -98,7 +98,7 @@ class HostGpus:
         """Let go of them as they are."""
         until = moment_in(CLOSE_DEADLINE_S)
         await asyncio.gather(*(slot.close(until) for slot in self.slots))
-        if self._is_open and not any(slot.lane.is_hung for slot in self.slots):
+        if self._is_open and not any(slot.is_hung for slot in self.slots):
             await attempted(self._lane, self._host.close, until)
         self._is_open = False
         self._lane.close()

@@ -1,4 +1,8 @@
-"""One GPU's place in a node: its thread, what it last said, and whether it took what it was told."""
+"""One GPU's place in a node: its threads, what it last said, and whether it took what it was told.
+
+What it is doing takes several calls. They have a thread beside, so that no reading and no limit waits for them: NVML
+may be called from many threads at once, and AMD's library locks each GPU by itself.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,7 @@ class Slot:
     def __init__(self, index: int, host: Host) -> None:
         self.index = index
         self.lane = Lane(f"GPU {index}")
+        self._aside = Lane(f"GPU {index}, aside")
         self.card: Card | None = None
         self.power = CardPower()
         self.activity = CardActivity()
@@ -44,6 +49,16 @@ class Slot:
     @property
     def facts(self) -> CardFacts | None:
         return self.card.facts if self.card is not None else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call about it is under way or waiting."""
+        return self.lane.is_idle and self._aside.is_idle
+
+    @property
+    def is_hung(self) -> bool:
+        """Whether a call that somebody gave up on has still not come back."""
+        return self.lane.is_hung or self._aside.is_hung
 
     @property
     def xid(self) -> int | None:
@@ -66,7 +81,7 @@ class Slot:
         fresh = await self.lane.call(partial(self._host.card, self.index), until)
         lost, self.card = self.card, fresh
         if lost is not None:
-            await self.lane.call(lost.close, until)
+            await self._aside.call(lost.close, until)  # after what was asked of it there
 
     async def look(self, until: Seconds) -> CardPower:
         """Ask for its draw and limits. What it is doing is asked afterwards, while nobody waits. Raises
@@ -81,7 +96,7 @@ class Slot:
         self.error = None
         if self.power.enforced_mw is not None:
             self.held_mw = self.power.enforced_mw
-        self.lane.post(self._refresh)
+        self._aside.post(self._refresh)
         return self.power
 
     async def set_limit(self, limit_mw: Milliwatts, until: Seconds) -> Written:
@@ -111,21 +126,29 @@ class Slot:
 
     async def close(self, until: Seconds) -> None:
         """Let it go; a GPU whose call hangs keeps its thread until that comes back."""
-        if self.card is not None and not self.lane.is_hung:
-            card, self.card = self.card, None
-            try:
-                await self.lane.call(card.close, until)
-            except DriverError:
-                return
-        self.lane.close()
+        card, self.card = self.card, None
+        try:
+            if card is not None:
+                await self.lane.call(_nothing, until)  # what is under way ends first
+                await self._aside.call(card.close, until)
+        except DriverError:
+            return
+        finally:
+            self.lane.close()
+            self._aside.close()
 
     def _refresh(self) -> None:
-        """In the lane's thread."""
-        if self.card is not None:
-            activity = self.card.activity()
+        """In a thread of its own."""
+        card = self.card
+        if card is not None:
+            activity = card.activity()
             if activity.xid is not None:
                 self._xid, self._xid_at = activity.xid, time.monotonic()
             self.activity = activity
+
+
+def _nothing() -> None:
+    """For whoever only waits for his turn."""
 
 
 def set_and_read_back(card: Card, limit_mw: Milliwatts) -> Written:
