@@ -20,6 +20,7 @@ EACH_FIRMWARE: tuple[ModelName, ...] = (
     "braiins-s19j-pro",
     "epic-s19j-pro",
     "auradine-at1500",
+    "marathon-s19j-pro",
     "bitaxe-gamma",
 )
 

@@ -15,8 +15,9 @@ from curtaild.survey.touch import Touch, touch
 from curtaild_drivers.asic.finding import find
 from curtaild_drivers.asic.settings import AsicSettings
 from curtaild_drivers.registry import OpenContext
-from curtaild_emulator import Fault
-from scan.farms import EACH_FIRMWARE, asked_with, farm, settings, telling
+from curtaild_emulator import EmulatedFarm, FarmPlan, Fault
+from curtaild_emulator.plan import ModelName, Passwords
+from scan.farms import ANY_PORTS, EACH_FIRMWARE, asked_with, farm, settings, telling
 from scan.strangers import Talk, flood, not_found, page, stranger, tarpit
 
 
@@ -36,7 +37,7 @@ async def test_every_firmware_is_found_among_silent_addresses() -> None:
     assert set(names.values()) == {2}
     assert len(names) == len(EACH_FIRMWARE)
     assert all(identity is not None and identity.serial for identity in found.values())
-    assert tally.touched == {Touch.OPEN: 20, Touch.REFUSED: 234}
+    assert tally.touched == {Touch.OPEN: 2 * len(EACH_FIRMWARE), Touch.REFUSED: 254 - 2 * len(EACH_FIRMWARE)}
 
 
 async def test_a_scan_goes_on_where_it_was_cut_off() -> None:
@@ -110,6 +111,18 @@ async def test_a_miner_that_rejects_the_password_is_found_by_its_firmware() -> N
     assert finding.identity is not None
     assert (finding.identity.firmware, finding.identity.model) == ("vnish", "")
     assert "password" in finding.trouble
+
+
+async def test_one_that_needs_its_password_to_say_who_it_is_is_asked_with_it() -> None:
+    """A Marathon keeps Bitmain's web server, and tells itself apart behind its password only."""
+    models: tuple[ModelName, ...] = ("marathon-s19j-pro",)
+    plan = FarmPlan.mixed(1, models=models, network="127.34.6.0/24", ports=ANY_PORTS, latency_s=0.0)
+    plan = plan.model_copy(update={"passwords": Passwords(marathon="its own")})
+    async with EmulatedFarm(plan, one_socket=False) as emulated:
+        (address,) = emulated.addresses.values()
+        finding = await find(address, settings(emulated.ports), OpenContext(secrets={"password": "its own"}))
+    assert finding.identity is not None
+    assert (finding.identity.firmware, finding.identity.model) == ("marathon", "S19J Pro")
 
 
 async def test_an_address_that_refuses_is_known_at_once() -> None:

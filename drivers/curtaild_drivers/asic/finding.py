@@ -33,7 +33,7 @@ async def find(address: str, settings: AsicSettings, context: OpenContext) -> Fi
     pyasic, which reads answers of any length, is asked only about what greets as a miner does.
     """
     until = asyncio.get_running_loop().time() + settings.identify_deadline_s
-    greeting = await greet(Access(address, settings), until)
+    greeting = await greet(Access(address, settings, password=context.secrets.get("password")), until)
     if not greeting.is_of_a_miner:
         if greeting.rpc is not None or greeting.web is not None:
             return Finding(None, "answers, but not as a miner")
