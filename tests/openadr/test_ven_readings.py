@@ -172,9 +172,31 @@ def test_of_very_many_intervals_the_far_ones_are_one_as_strict_as_the_strictest(
     assert stated[-1] == (255 * 60, 894_000.0)
 
 
-def test_of_very_many_events_none_is_forgotten_now() -> None:
-    events = [event(f"e-{number}", intervals=limits(1_000.0 - number / 10)) for number in range(900)]
-    assert Ven().course(*events)[0] == (0, 910_100.0)
+def test_of_very_many_events_none_is_forgotten() -> None:
+    now = [event(f"e-{number}", priority=number, intervals=limits(900.0 - number / 10)) for number in range(900)]
+    assert Ven().course(*now)[:2] == [(0, 900_000.0), (HOUR, None)]
+    more = [event(f"e-{number}", priority=number, intervals=limits(900.0 - number / 10)) for number in range(1_100)]
+    assert Ven().course(*more) == [(0, 790_100.0)], "too many to be told apart: the strictest of all"
+
+
+def test_of_very_many_to_come_the_far_ones_are_as_strict_as_anything_that_is_asked() -> None:
+    rising = [float(100 + number) for number in range(1_000)]
+    one = event(intervalPeriod=period(0, "PT1M"), intervals=limits(*rising))
+    other = event("event-2", intervalPeriod=period(0, "PT1M"), intervals=limits(*[50.0, *rising[1:]]))
+    stated = Ven().course(one, other)
+    assert stated[:3] == [(0, 50_000.0), (60, 101_000.0), (120, 102_000.0)]
+    assert stated[-1][1] == 50_000.0
+    assert len(stated) == 256
+
+
+def test_in_whatever_order_intervals_stand_the_nearest_are_told_apart() -> None:
+    minutes = [
+        interval(n, ("IMPORT_CAPACITY_LIMIT", [100.0 + n]), intervalPeriod=period(60 * n, "PT1M")) for n in range(1_000)
+    ]
+    minutes[3]["payloads"][0]["values"] = [9.0, 8.0]
+    others = [event(f"e-{n}", intervals=limits(2_000), intervalPeriod=period(0, "PT24H")) for n in range(50)]
+    stated = Ven().course(event(intervals=minutes[::-1]), *others)
+    assert stated[:6] == [(0, 1e5), (60, 1.01e5), (120, 1.02e5), (180, 9e3), (210, 8e3), (240, 1.04e5)]
 
 
 def test_more_than_can_be_read_is_no_reading_at_all() -> None:

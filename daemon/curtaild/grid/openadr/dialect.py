@@ -63,8 +63,9 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Book:
-    """What a reading showed. Events stay as they were first read, until the VTN changes them. `refusals` are news.
-    `to_monotonic` is the bridge from wall time at that moment, `is_confirmed`: the VTN's clock agrees with it."""
+    """What a reading showed, and the `plan` that follows. Events stay as they were first read, until the VTN changes
+    them. `refusals` are news. `to_monotonic` is the bridge from wall time at that moment, `is_confirmed`: the VTN's
+    clock agrees with it."""
 
     begun_at: Seconds = 0.0
     to_monotonic: Seconds = 0.0
@@ -74,6 +75,10 @@ class Book:
     versions: dict[str, bytes] = field(default_factory=dict)
     refused: dict[str, bytes] = field(default_factory=dict)
     refusals: list[MessageRejected] = field(default_factory=list)
+    plan: Plan | None = None
+
+    def says_the_same(self, other: Book) -> bool:
+        return self.held.keys() == other.held.keys() and all(self.held[each] is other.held[each] for each in self.held)
 
 
 class OpenAdrDialect:
@@ -112,6 +117,8 @@ class OpenAdrDialect:
         self._read_programs(snapshot.programs, book)
         for identity, body in self._shown(snapshot.events, book.programs):
             self._read_event(identity, body, book)
+        is_known = self._book.plan is not None and book.says_the_same(self._book)
+        book.plan = self._book.plan if is_known else self._planned(book.held, self._clock.monotonic())
         return book
 
     def take(self, book: Book) -> list[GridMessage]:
@@ -244,12 +251,17 @@ class OpenAdrDialect:
 
     # ---- what follows for the site ------------------------------------------------------------
 
+    def _planned(self, held: Mapping[str, Held], now: Seconds) -> Plan:
+        return plan(held.values(), self._rules.meaning, now)
+
     def _state(self, retained: bool) -> list[GridMessage]:
-        now, meaning = self._clock.monotonic(), self._rules.meaning
-        self._plan = plan(self._book.held.values(), meaning, now)
+        book, now = self._book, self._clock.monotonic()
+        if book.plan is None or now >= book.plan.renew_at:
+            book.plan = self._planned(book.held, now)
+        self._plan = book.plan.since(now)
         if self._heard:
             heard = {identity: held for identity, (held, _) in self._heard.items()}
-            self._plan = strictest_of(self._plan, plan({**self._book.held, **heard}.values(), meaning, now))
+            self._plan = strictest_of(self._plan, self._planned({**book.held, **heard}, now))
         return [*self._statement.state(self._plan, retained)]
 
     def tick(self, is_connected: bool) -> Sequence[GridMessage]:

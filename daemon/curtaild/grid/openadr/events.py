@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import groupby
 from typing import Any
 
 from curtaild.clock import UnixSeconds
@@ -93,11 +94,22 @@ class Event:
         return any(self.payloads)
 
     def asks(self, since: UnixSeconds, until: UnixSeconds) -> Iterator[Ask]:
-        """What it asks for in [`since`, `until`), in the order of its intervals."""
-        for span in self.course.between(since, until):
-            index = span.number % len(self.interval_ids)
-            for kind, values in self.payloads[index]:
-                yield from self._divided(kind, self.interval_ids[index], values, span)
+        """What it asks for in [`since`, `until`), by when it begins: in whatever order intervals stand, and overlap."""
+        length = max(1, len(self.interval_ids))
+        for _, spans in groupby(self.course.between(since, until), key=lambda span: span.number // length):
+            yield from sorted((ask for span in spans for ask in self._asks_of(span)), key=lambda ask: ask.begin)
+
+    def _asks_of(self, span: Span) -> Iterator[Ask]:
+        index = span.number % len(self.interval_ids)
+        for kind, values in self.payloads[index]:
+            yield from self._divided(kind, self.interval_ids[index], values, span)
+
+    def all_asks(self) -> Iterator[Ask]:
+        """Each value once, whenever it holds."""
+        for number, payloads in enumerate(self.payloads):
+            for kind, values in payloads:
+                for value in values:
+                    yield from self._divided(kind, self.interval_ids[number], (value,), Span(number, 0.0, 0.0))
 
     @staticmethod
     def _divided(kind: Kind, interval: int, values: Sequence[float | None], span: Span) -> Iterator[Ask]:

@@ -7,7 +7,7 @@ import heapq
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from curtaild.core.allocation import Urgency
@@ -17,7 +17,9 @@ from curtaild_drivers.contract import FeederId, Seconds, Watts
 
 HORIZON_S = 24 * 3_600.0
 """How far ahead an event that repeats itself is spelled out."""
+RENEWED_EVERY_S = 60.0
 MOST_ASKS = 1_024
+"""Told apart at a feeder, the nearest first."""
 MOST_SEGMENTS = 256
 """Changes stated ahead, all feeders together; the core holds 1,024 allocations."""
 LEAST_SEGMENTS = 8
@@ -92,6 +94,10 @@ class Plan:
     segments: Mapping[FeederId, tuple[Segment, ...]]
     renew_at: Seconds
 
+    def since(self, now: Seconds) -> Plan:
+        """What is left of it."""
+        return replace(self, segments={feeder: remaining(each, now) for feeder, each in self.segments.items()})
+
 
 def plan(book: Iterable[Held], meaning: Meaning, now: Seconds) -> Plan:
     """What all events together allow from `now` on."""
@@ -104,26 +110,28 @@ def plan(book: Iterable[Held], meaning: Meaning, now: Seconds) -> Plan:
         base = Segment(now, meaning.base if feeder == meaning.root else UNLIMITED)
         streams = [_words(each, meaning, feeder, now) for each in held if _concerns(each.event, meaning, feeder)]
         words = list(islice(heapq.merge(*streams, key=lambda word: word.begin), MOST_ASKS + 1))
-        horizon = words.pop().begin if len(words) > MOST_ASKS else math.inf
+        horizon, rest = math.inf, None
         if any(each.event.course.cycle_s < math.inf for each in held):
-            horizon = min(horizon, now + HORIZON_S)
+            horizon = now + HORIZON_S
+        if len(words) > MOST_ASKS:
+            horizon, rest = words.pop().begin, _strictest_of_all(held, meaning, feeder, base)
         if horizon < math.inf:
-            renew_at = min(renew_at, max(now + 1.0, (now + horizon) / 2))
-        segments[feeder] = _cut(_sweep(words, base, now), most, horizon)
+            renew_at = min(renew_at, max(now + RENEWED_EVERY_S, (now + horizon) / 2))
+        segments[feeder] = _cut(_sweep(words, base, now), most, horizon, rest)
     return Plan(segments, renew_at)
 
 
 def strictest_of(one: Plan, other: Plan) -> Plan:
-    """At every moment the stricter of both; both begin now, at the same feeders."""
+    """At every moment the stricter of both; both begin at the same moment, at the same feeders."""
     segments = {feeder: tuple(_overlay(ours, other.segments[feeder])) for feeder, ours in one.segments.items()}
     return Plan(segments, min(one.renew_at, other.renew_at))
 
 
 def remaining(segments: Sequence[Segment], now: Seconds) -> tuple[Segment, ...]:
     """What is left of a plan at `now`."""
-    later = [segment for segment in segments if segment.begin > now]
-    current = segments[len(segments) - len(later) - 1]
-    return (Segment(now, current.ceiling, current.urgency, current.cause), *later)
+    begun = sum(segment.begin <= now for segment in segments)
+    current = max(0, begun - 1)
+    return (replace(segments[current], begin=now), *segments[current + 1 :])
 
 
 def _concerns(event: Event, meaning: Meaning, feeder: FeederId) -> bool:
@@ -180,15 +188,30 @@ def _stricter(one: Segment, other: Segment) -> Segment:
     return other if strictest(one.ceiling, other.ceiling) is other.ceiling else one
 
 
-def _cut(segments: list[Segment], most: int, horizon: Seconds) -> tuple[Segment, ...]:
-    """What is too far or too much becomes one last segment, as strict as the strictest of it."""
+def _strictest_of_all(held: Iterable[Held], meaning: Meaning, feeder: FeederId, base: Segment) -> Segment:
+    """Whenever, whatever its priority: for where there is too much to be told apart."""
+    found = base
+    for each in held:
+        if _concerns(each.event, meaning, feeder):
+            for ask in each.event.all_asks():
+                found = _stricter(
+                    found, Segment(base.begin, meaning.ceiling(ask, feeder), cause=f"{each.event.id}.all")
+                )
+    return found
+
+
+def _cut(segments: list[Segment], most: int, horizon: Seconds, rest: Segment | None) -> tuple[Segment, ...]:
+    """What is too far or too much becomes one last segment, as strict as the strictest of it; `rest` is what is not in
+    `segments` at all, from `horizon` on."""
+    if rest is not None:
+        segments = [*(each for each in segments if each.begin < horizon), replace(rest, begin=horizon)]
+        horizon = math.inf
     kept = [segment for segment in segments if segment.begin < horizon][:most] or segments[:1]
-    rest = segments[len(kept) - 1 :]
     if len(kept) < len(segments):
-        tail = rest[0]
-        for segment in rest[1:]:
+        tail = segments[len(kept) - 1]
+        for segment in segments[len(kept) :]:
             tail = _stricter(tail, segment)
-        kept[-1] = Segment(kept[-1].begin, tail.ceiling, tail.urgency, tail.cause)
+        kept[-1] = replace(tail, begin=kept[-1].begin)
     return tuple(kept)
 
 
