@@ -217,7 +217,7 @@ async def it_goes_offline_with_a_session_in_hand(rig: Bench) -> None:
 async def accepts_and_never_answers(rig: Bench) -> None:
     await warm(rig)
     rig.set_fault(Fault.HANG)
-    impatient = rig.open_another(read_deadline_s=0.2, write_deadline_s=0.2)
+    impatient = rig.open_another(read_deadline_s=0.1, write_deadline_s=0.1)
     begun = time.monotonic()
     with pytest.raises(Unreachable):
         await impatient.read()
@@ -306,7 +306,7 @@ async def a_configuration_cannot_be_read(rig: Bench) -> None:
     assert rig.unit().answered.keys() == {Effect.READ}, "nothing was written"
 
 
-@defect(may_change=(), cannot=all_but("it hands out no tokens that run out", "whatsminer-v2"))
+@defect(may_change=(), cannot=all_but("it hands out as many tokens as are asked for, or none", "whatsminer-v2"))
 async def the_seventeenth_token_is_refused(rig: Bench) -> None:
     rig.set_fault(Fault.TOKEN_LIMIT)
     await warm(rig)
@@ -319,6 +319,22 @@ async def the_seventeenth_token_is_refused(rig: Bench) -> None:
     assert not rig.is_stopped()
     points = await rig.device.operating_points()
     assert await rig.device.apply(points.highest) is Outcome.ACKNOWLEDGED, "the token in hand still serves"
+
+
+NOTHING_ENDS = "it hands out nothing that ends"
+NONCE = "test_digest.py plays a nonce that has ended"
+TOKENLESS = on(NOTHING_ENDS, "avalon", "epic", "axeos", "nerdaxe") | on(NONCE, "antminer", "marathon")
+
+
+@defect(cannot=TOKENLESS | on("it makes a token for each command by itself", "whatsminer-v3"))
+async def what_it_handed_out_has_ended_when_it_must_be_shed(rig: Bench) -> None:
+    """Where pyasic's first command fails."""
+    await warm(rig)
+    rig.unit().board.wall_clock = lambda: time.monotonic() + 7_200.0
+    assert await rig.device.apply(OFF) is Outcome.ACKNOWLEDGED
+    assert rig.unit().answered[Effect.STOP] == 1
+    rig.settle()
+    assert is_stopped(await rig.device.read())
 
 
 @defect(may_change=POINT, cannot=all_but("it takes no percentage as text", "whatsminer-v2", "whatsminer-v3"))
