@@ -1,7 +1,7 @@
 """Writes down what the cycles decided, in the ledger, the metrics and the log, and tells the grid once it is durable.
 
-A shed of ten thousand devices is ten thousand records in one cycle. They wait until the sheds have left, two seconds at
-most, and are then written in slices between which the event loop goes on. What else a cycle has to tell, an allocation
+A shed of ten thousand devices is ten thousand records in one cycle. They wait until the sheds have left, three seconds
+at most, and are then written in slices between which the event loop goes on. What else a cycle has to tell, an allocation
 before all, waits for none of them.
 """
 
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 SLICE = 100
 """Events written down between two turns of the event loop: a millisecond or two."""
-HOLD_S = 2.0
+HOLD_S = 3.0
+"""What a crash may take of a shed is the record of it, for so long: each device is read again anyway."""
 LOOK_AGAIN_S = 0.02
 
 
