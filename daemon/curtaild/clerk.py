@@ -1,8 +1,8 @@
 """Writes down what the cycles decided, in the ledger, the metrics and the log, and tells the grid once it is durable.
 
 A shed of ten thousand devices is ten thousand records in one cycle. They wait until the sheds have left, three seconds
-at most, and are then written in slices between which the event loop goes on. What else a cycle has to tell, an allocation
-before all, waits for none of them.
+at most, and are then written in slices between which the event loop goes on. What else a cycle has to tell, an
+allocation before all, waits for none of them.
 """
 
 from __future__ import annotations
