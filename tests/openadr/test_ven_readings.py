@@ -172,6 +172,20 @@ def test_of_very_many_intervals_the_far_ones_are_one_as_strict_as_the_strictest(
     assert stated[-1] == (255 * 60, 894_000.0)
 
 
+def test_what_was_too_far_is_told_apart_when_it_is_near() -> None:
+    ven = Ven()
+    body = event(
+        intervalPeriod=period(0, "PT1M"), intervals=limits(*[float(900 - number % 7) for number in range(1_000)])
+    )
+    ven.read(body)
+    assert ven.dialect.tick(True) == []
+    ven.clock.moved_s = 200 * 60
+    (stated,) = ven.dialect.tick(True)
+    assert isinstance(stated, ScheduleReceived)
+    assert course(stated, since=UPTIME)[:3] == [(12_000, 896_000.0), (12_060, 895_000.0), (12_120, 894_000.0)]
+    assert len(stated.allocations) == 256
+
+
 def test_of_very_many_events_none_is_forgotten() -> None:
     now = [event(f"e-{number}", priority=number, intervals=limits(900.0 - number / 10)) for number in range(900)]
     assert Ven().course(*now)[:2] == [(0, 900_000.0), (HOUR, None)]

@@ -89,6 +89,16 @@ async def test_credentials_that_are_refused_are_named(server: Canned) -> None:
     assert "answers 401, 'invalid_client' (see client_secret_file)" in found.reason
 
 
+async def test_a_token_endpoint_that_nobody_tells_is_asked_for(server: Canned) -> None:
+    found = await failure(server.access(**CREDENTIALS))
+    assert "tells of no token endpoint" in found.reason
+    assert "answers 404, 'Not Found' (see token_url)" in found.reason
+    tokens(server)
+    server.answers |= {"GET /auth/server": None, "GET /events": []}
+    async with Vtn(server.access(**CREDENTIALS, token_url=f"{server.url}/auth/token"), HandClock()) as vtn:
+        assert (await vtn.get("/events")).body == []
+
+
 async def test_without_credentials_nothing_is_asked_for(server: Canned) -> None:
     server.answers["GET /events"] = []
     async with Vtn(server.access(), HandClock()) as vtn:

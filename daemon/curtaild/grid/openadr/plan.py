@@ -115,9 +115,10 @@ def plan(book: Iterable[Held], meaning: Meaning, now: Seconds) -> Plan:
             horizon = now + HORIZON_S
         if len(words) > MOST_ASKS:
             horizon, rest = words.pop().begin, _strictest_of_all(held, meaning, feeder, base)
-        if horizon < math.inf:
-            renew_at = min(renew_at, max(now + RENEWED_EVERY_S, (now + horizon) / 2))
-        segments[feeder] = _cut(_sweep(words, base, now), most, horizon, rest)
+        swept = _sweep(words, base, now)
+        segments[feeder] = _cut(swept, most, horizon, rest)
+        told_until = segments[feeder][-1].begin if len(segments[feeder]) == most else horizon
+        renew_at = min(renew_at, max(now + RENEWED_EVERY_S, (now + told_until) / 2))
     return Plan(segments, renew_at)
 
 

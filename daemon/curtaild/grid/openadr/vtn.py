@@ -158,6 +158,9 @@ class Vtn:
             raise VtnFailed(Obstacle.SETUP, f"the token endpoint's answer is not taken: {refusal.reason}") from None
         except VtnFailed as failure:
             self._token_url = self._access.token_url  # it may have moved
+            if url is None and failure.is_refusal:
+                reason = f"the VTN tells of no token endpoint: {failure.reason} (see token_url)"
+                raise VtnFailed(Obstacle.SETUP, reason, failure.status) from None
             if failure.status in (400, 401):
                 reason = f"no token for client_id {fields.shown(self._access.client_id)}: {failure.reason}"
                 raise VtnFailed(Obstacle.SETUP, f"{reason} (see client_secret_file)", 403) from None
