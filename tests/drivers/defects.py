@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -186,6 +187,33 @@ async def answers_come_in_fragments(rig: Bench) -> None:
     assert await rig.device.apply(OFF) is Outcome.ACKNOWLEDGED
     rig.settle()
     assert is_stopped(await rig.device.read())
+
+
+class _Counting(Counter[Effect]):
+    """What a device has answered; `then` is done at its first command."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        super().__init__()
+        self._then = then
+
+    def __setitem__(self, effect: Effect, count: int) -> None:
+        super().__setitem__(effect, count)
+        if effect is Effect.COMMAND and count == 1:
+            self._then()
+
+
+@defect(may_change=POINT, cannot=on("its waking is one command, whatever it is set to", "antminer", "marathon"))
+async def it_is_gone_after_the_first_of_two_commands(rig: Bench) -> None:
+    """Half of a waking is neither success nor refusal."""
+    points = await asleep(rig)
+    rig.unit().answered = _Counting(lambda: rig.set_fault(Fault.REFUSE_CONNECTION))
+    with pytest.raises(OutcomeUnknown):
+        await rig.device.apply(between(points))
+    assert rig.unit().answered[Effect.COMMAND] == 1
+    rig.set_fault(Fault.REFUSE_CONNECTION, on=False)
+    assert await rig.device.apply(between(points)) is Outcome.ACKNOWLEDGED
+    rig.settle()
+    assert not rig.is_stopped()
 
 
 # --- nobody there ----------------------------------------------------------------------------------

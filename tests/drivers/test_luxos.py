@@ -172,6 +172,17 @@ async def test_a_session_that_ended_is_replaced_within_the_same_call() -> None:
     assert miner.obeyed == ["profileset 525MHz", "curtail sleep"]
 
 
+async def test_a_session_outlasts_an_answer_that_was_lost() -> None:
+    """Or the device, which still has it, would let nobody raise it again for a minute."""
+    async with running(miner := Miner(verdict=CLOSE)) as device:
+        with pytest.raises(OutcomeUnknown):
+            await device.apply(OFF)
+        miner.verdict = None
+        await device.read()
+        assert await device.apply(OperatingPoint("250MHz", 1_575, 1.0)) is Outcome.ACKNOWLEDGED
+    assert miner.opened == 1
+
+
 async def test_another_writers_session_stops_all_but_a_shed() -> None:
     async with running(miner := Miner(session="somebody")) as device:
         with pytest.raises(Refused, match="Another session"):

@@ -4,7 +4,6 @@ tells all; writes need a session, of which the device has one. Source: docs.luxo
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from curtaild_drivers.asic.cgminer import (
@@ -188,7 +187,8 @@ class LuxOS:
         return RunState.STARTING if elapsed_s < _RAMP_S else RunState.IDLE
 
     async def _command(self, until: Seconds, command: str, argument: str, may_borrow: bool = False) -> Reply:
-        """One command under a session. A session that has ended is a refusal, so one new one is opened. With
+        """One command under a session, which is kept where the answer was lost: the device still has it. One that has
+        ended is a refusal, so one new one is opened. With
         `may_borrow` the session of another writer serves as well: a shed must not wait for a person at a screen, nor
         for the session of a daemon that was killed to end, all else must."""
         session, is_fresh = self._session, False
@@ -209,14 +209,10 @@ class LuxOS:
         settings = self._access.settings
         question = {"command": command, "parameter": f"{session},{argument}"}
         self._is_asleep = None  # whatever it was, it has to be asked
-        try:
-            with command_sent():
-                reply = await ask_json(self._access.host, settings.rpc_port, question, until)
-                if not isinstance(reply.get("STATUS"), (list, str)):
-                    raise BadReply(f"neither yes nor no: {str(reply)[:120]}")
-        except (OutcomeUnknown, asyncio.CancelledError):
-            self._session = None
-            raise
+        with command_sent():
+            reply = await ask_json(self._access.host, settings.rpc_port, question, until)
+            if not isinstance(reply.get("STATUS"), (list, str)):
+                raise BadReply(f"neither yes nor no: {str(reply)[:120]}")
         self._session_good_until = time.monotonic() + _SESSION_LASTS_S
         return reply
 
@@ -233,7 +229,7 @@ class LuxOS:
             raise Refused(f"logon: {words}")  # its one session is another writer's
         if not isinstance(session, str) or not session:
             raise BadReply("logon: no SessionID in the answer")
-        self._session = session
+        self._session, self._session_good_until = session, time.monotonic() + _SESSION_LASTS_S
         return session
 
 
