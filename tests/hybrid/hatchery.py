@@ -6,10 +6,12 @@ standard input is a JSON object `{"site", "log", "gpus"}`; the answer is the pro
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -20,6 +22,7 @@ from curtaild_drivers import registry
 from curtaild_drivers.gpu import nvml_card
 from nvml_stub.gpus import CONTROL
 
+PR_SET_PDEATHSIG = 1
 IMPORTED = (curtaild.app, curtaild.cli.run, nvml_card)
 
 
@@ -36,7 +39,8 @@ def main() -> None:
 
 
 def become(told: dict[str, Any]) -> None:
-    """The daemon: never returns."""
+    """The daemon: never returns, and ends with whoever told it to begin."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ[CONTROL] = told["gpus"]
     with open(told["log"], "ab") as sink, open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
