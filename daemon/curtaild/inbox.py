@@ -13,6 +13,9 @@ from curtaild_drivers.contract import DeviceId, FeederId, MeterReading, Reading,
 
 SOON_S = 0.1
 MOST_GRID_MESSAGES = 4096  # between two cycles; the link itself keeps the newest of a flood
+MOST_AT_ONCE = 1_000
+"""Answers, and readings, that one cycle takes: to think over those of ten thousand devices at once would stall the
+event loop for a quarter of a second. The next cycle, which follows at once, takes the others."""
 
 
 class Inbox:
@@ -52,11 +55,17 @@ class Inbox:
         self._awake.set()
 
     def take(self) -> Inputs:
+        """For one cycle: all that the grid said, and the oldest of what the devices did."""
         taken, self._inputs = self._inputs, Inputs()
         self._awake.clear()
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
+        left = self._inputs
+        left.answers, taken.answers = taken.answers[MOST_AT_ONCE:], taken.answers[:MOST_AT_ONCE]
+        left.readings, taken.readings = taken.readings[MOST_AT_ONCE:], taken.readings[:MOST_AT_ONCE]
+        if left.answers or left.readings:
+            self._awake.set()
         return taken
 
     async def arrival(self, within_s: float) -> None:
