@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -101,7 +102,11 @@ def main(arguments: Sequence[str]) -> int:
         tempfile.TemporaryDirectory(prefix="curtaild-bench-") as folder,
         Steps(*columns, console=console) as progress,
     ):
-        uvloop.run(_run(order, chosen, result, progress, Path(folder)))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            uvloop.run(_run(order, chosen, result, progress, Path(folder)))
+        except KeyboardInterrupt:
+            result.not_run.append("all that is missing: it was interrupted")
     result.show(Console(width=None if sys.stdout.isatty() else 160))
     if order.json is not None:
         result.write(order.json)
