@@ -60,7 +60,7 @@ def vtn(site: Path) -> Iterator[str]:
     """`curtaild grid vtn` at work; its URL."""
     folder = site.parent
     cert_file, key_file = Authority(folder / "ca").issue("127.0.0.1")
-    words = ["--config", site, "--cert-file", cert_file, "--key-file", key_file, *_secret(site)]
+    words = ["--config", site, "--cert-file", cert_file, "--key-file", key_file, "--grant", "north", *_secret(site)]
     command = [sys.executable, "-c", "from curtaild.cli import main; main()", "grid", "vtn", *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -95,7 +95,7 @@ async def test_an_operator_states_hears_of_and_cancels_events(site: Path, vtn: s
         (program,) = (await ven("GET", "/programs")).body
         assert program["programName"] == "capacity"
         (own,) = (await ven("GET", "/vens")).body
-        assert (own["venName"], own["targets"]) == ("tried", ["row-1"])
+        assert (own["venName"], own["targets"]) == ("tried", ["row-1", "north"])
         stating = asyncio.create_task(typed(site, "event", "limit", "250000", "--priority", "0", "--wait", "3"))
 
         async def first_event() -> dict[str, Any] | None:

@@ -33,6 +33,9 @@ def vtn(
         Path | None, typer.Option(help="A certificate for VENs at the broker; absent: it takes everybody.")
     ] = None,
     ven_key_file: Annotated[Path | None, typer.Option(help="The key of that certificate.")] = None,
+    grant: Annotated[
+        list[str] | None, typer.Option(help="A target granted to the site beside those of its file; again for more.")
+    ] = None,
     token_lifetime: Annotated[float, typer.Option(min=1.0, help="Seconds for which a token holds.")] = 3600.0,
     operator_id: OperatorOption = "operator",
     connection: ConnectionOption = None,
@@ -67,7 +70,7 @@ def vtn(
         try:
             async with server:
                 typer.echo(f"a VTN at {server.url}; Ctrl-C ends it")
-                _furnish(server, line)
+                _furnish(server, line, grant or [])
                 await asyncio.Event().wait()
         except OSError as error:
             fail(f"cannot listen at {host} port {port}: {error.strerror}")
@@ -75,12 +78,13 @@ def vtn(
     run(serve())
 
 
-def _furnish(server: Vtn, line: Line) -> None:
+def _furnish(server: Vtn, line: Line, grant: list[str]) -> None:
     """The programs that the site follows, and a ven object that grants its targets."""
     for name in line.connection.programs or (OUR_PROGRAM,):
         server.objects.create("PROGRAM", {"programName": name})
-    if line.connection.targets:
-        ven = {"venName": line.connection.ven_name or line.site.name, "targets": list(line.connection.targets)}
+    targets = list(dict.fromkeys([*line.connection.targets, *grant]))
+    if targets:
+        ven = {"venName": line.connection.ven_name or line.site.name, "targets": targets}
         server.objects.create("VEN", {**ven, "clientID": line.connection.client_id or ""})
 
 
