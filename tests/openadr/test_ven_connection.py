@@ -17,13 +17,18 @@ from curtaild.clock import SystemClock
 from curtaild.core.allocation import GridMessage, HeartbeatReceived, MessageRejected, RejectCode, ScheduleReceived
 from curtaild.core.limits import Limit
 from curtaild.grid.fields import timestamp
-from curtaild.grid.openadr import OpenAdrConnection, OpenAdrDialect, Polling
+from curtaild.grid.openadr import OpenAdrConnection, OpenAdrDialect, Polling, connection
 from grid.authority import Authority
 from grid.rig import PATIENCE_S, Sort, a_status
 from openadr.canned import Canned, canned, problem
 from openadr.ven import PROGRAM, RULES, event, limits, period
 
 CLOCK = SystemClock()
+
+
+@pytest.fixture(autouse=True)
+def _reports_are_looked_for_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "TICK_S", 0.05)
 
 
 @dataclass

@@ -35,6 +35,7 @@ CREATED = "vens/ven-1/events/create"
 @pytest.fixture(autouse=True)
 def _hints_are_followed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "LEAST_GAP_S", 0.05)
+    monkeypatch.setattr(connection, "TICK_S", 0.05)
 
 
 @pytest.fixture
