@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-import signal
+import signal as signals
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
         tempfile.TemporaryDirectory(prefix="curtaild-bench-") as folder,
         Steps(*columns, console=console) as progress,
     ):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signals.signal(signals.SIGTERM, signals.default_int_handler)
         try:
             uvloop.run(_run(order, chosen, result, progress, Path(folder)))
         except KeyboardInterrupt:
