@@ -91,5 +91,5 @@ def test_what_it_installs_works_by_itself(wheel: Path, tmp_path: Path) -> None:
     assert probe.returncode == 0, probe.stderr
     found = json.loads(probe.stdout)
     assert all(Path(file).is_relative_to(tmp_path) for file in found["files"]), found["files"]
-    assert found["drivers"] == ["amdsmi", "asic", "modbus", "nvml", "redfish"]
+    assert found["drivers"] == ["amdsmi", "asic", "downstream", "modbus", "modbus-coil", "nvml", "redfish"]
     assert found["scripts"] == {"curtaild": True}
