@@ -100,6 +100,19 @@ def test_a_scheduled_limit_is_told_before_and_kept_when_it_begins(tmp_path: Path
     assert found.trace.commands[0][0] < 60.0
 
 
+def test_stopped_devices_start_again_where_fans_must_run_first(tmp_path: Path) -> None:
+    interlock = (
+        '[feeder.interlock]\ndriver = "modbus-coil"\naddress = "10.0.0.6:502"\ndraw_w = 500\nsettings = { coil = 1 }\n'
+    )
+    text = SITE.replace("rating_w = 60_000\n", f"rating_w = 60_000\n{interlock}")
+    emulated = emulate(load_site(site_file(tmp_path, text), {}), {}, Troubles(), seed=1)
+    off, on = Order(60.0, emulated.capacity.floor_w), Order(180.0, None)
+    found = rehearse(emulated, Play("off and on", "", (off, on), 480.0), Troubles(), seed=1)
+    row = found.trace.feeders[FeederId("row-1")].true_w
+    assert row[170 // SLOT_S] < 1_000
+    assert row[-1] > 20_000
+
+
 def test_a_group_is_taken_for_what_it_most_likely_is(tmp_path: Path) -> None:
     emulated = small_site(tmp_path)
     taken = {assumed.group: (assumed.count, assumed.model) for assumed in emulated.assumed}

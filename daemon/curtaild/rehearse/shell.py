@@ -78,6 +78,7 @@ class Shell:
         self._inputs = Inputs(described=[_described(emulated, device.id) for device in emulated.devices])
         self._poll_s = {device.id: device.poll_s for device in emulated.devices}
         self._meters = [(meter.feeder, meter.poll_s) for meter in emulated.site.meters()]
+        self._interlocks = [feeder for feeder, spec in emulated.tree.specs.items() if spec.interlock is not None]
         self._meter_due = dict.fromkeys((feeder for feeder, _ in self._meters), 0.0)
         self._count = 0
         self._moments: list[tuple[Seconds, int, Callable[[Command, Seconds], None], Command]] = []
@@ -102,6 +103,7 @@ class Shell:
         self._plant.advance(now)
         self._hear_the_grid(now)
         self._read_meters(now)
+        self._read_interlocks(now)
         self._read_devices(now)
         inputs, self._inputs = self._inputs, Inputs()
         commands = self._controller.cycle(inputs, now)
@@ -128,6 +130,11 @@ class Shell:
                 self._meter_due[feeder] = now + max(poll_s, TICK_S)
                 if not self._is_lost(now):
                     self._inputs.meters.append((feeder, self._plant.read_meter(feeder, now)))
+
+    def _read_interlocks(self, now: Seconds) -> None:
+        """Fans and pumps run from the beginning, and nobody stops them."""
+        if not self._is_lost(now):
+            self._inputs.interlocks += [(feeder, True, now) for feeder in self._interlocks]
 
     def _read_devices(self, now: Seconds) -> None:
         while self._late and self._late[0][0] <= now:
