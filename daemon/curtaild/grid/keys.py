@@ -61,7 +61,8 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was signed, and with which key. `digest` names the signed part, `is_dated`: the signature covers a time or an id of its own."""
+    """What was signed, and by the key called `kid`. `digest` names the signed part, `is_dated`: the signature covers a
+    time or an id of its own."""
 
     body: Mapping[str, object]
     digest: bytes
