@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from curtaild_drivers.asic import btminer_token
+from curtaild_drivers.asic import btminer_token, luxos
 from curtaild_drivers.contract import OperatingPoint, Outcome
 from curtaild_emulator.wires.unit import Effect
 from drivers.conftest import FIRMWARES, Bench
@@ -53,6 +53,21 @@ async def test_a_luxos_without_a_session_in_hand_is_asked_for_one_first() -> Non
     async with rig_of("luxos") as rig:
         await warm(rig)
         assert await cost(rig, OFF) == Counter({Effect.STOP: 1, Effect.READ: 1})
+
+
+async def test_a_luxos_whose_session_is_kept_is_asked_for_nothing_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig_of("luxos") as rig:
+        rig.device = rig.open_another(luxos_session="kept")
+        points = await rig.device.operating_points()
+        await rig.device.read()
+        await rig.device.read()
+        assert await cost(rig, between(points)) == ONE_COMMAND
+        await rig.device.read()
+        monkeypatch.setattr(luxos, "_RENEW_BEFORE_S", 3_600.0)
+        before = rig.unit().answered[Effect.READ]
+        await rig.device.read()
+        assert rig.unit().answered[Effect.READ] - before == 2, "its reading and its logon, after a logoff"
+        assert await cost(rig, OFF) == Counter({Effect.STOP: 1})
 
 
 async def test_a_token_that_will_soon_end_is_renewed_by_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ tells all; writes need a session, of which the device has one. Source: docs.luxo
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from curtaild_drivers.asic.cgminer import (
     Reply,
@@ -50,7 +51,8 @@ SUPPORT = Support(
     ports="4028",
     quirks=(
         "It has one session for all its clients, and none is held between commands, so that people and other tools "
-        "can work on it: after a pause of 50 s a shed opens one first (docs.luxor.tech/firmware/api, logon).",
+        "can work on it: after a pause of 50 s a shed opens one first, unless the site says `luxos_session = "
+        '"kept"` (docs.luxor.tech/firmware/api, logon).',
         "Its sleep outlasts a reboot (docs.luxor.tech/firmware/api, curtail).",
     ),
     sources=("docs.luxor.tech/firmware/api", "pyasic"),
@@ -59,6 +61,8 @@ SUPPORT = Support(
 _SLEEP_W: Watts = 25.0  # Luxor's own figure
 _SESSION_LASTS_S: Seconds = 50.0
 """A session ends 60 s after its last use."""
+_RENEW_BEFORE_S: Seconds = 20.0
+"""Readings come every ten seconds or so: one of them falls into this."""
 _RAMP_S: Seconds = 600.0
 _STARTING_WORDS = ("init", "ramp", "start")
 _TH = 1e12
@@ -99,6 +103,8 @@ class LuxOS:
         config = first(inner(reply, "config"), "CONFIG")
         check_still("luxos", description(inner(reply, "summary")))
         self._learn(config)
+        if self._access.settings.luxos_session == "kept":
+            await self._renew_session(until)
         rate = hashrate(summary.get("GHS 5s"), 1e9)
         return Reading(
             taken_at,
@@ -159,9 +165,10 @@ class LuxOS:
         if taken is not None and taken != profile:
             raise OutcomeUnknown(f"asked for profile {profile!r}, it took {taken!r}")
 
-    async def _ask(self, command: str, until: Seconds) -> Reply:
+    async def _ask(self, command: str, until: Seconds, session: str | None = None) -> Reply:
         settings = self._access.settings
-        reply = await ask_json(self._access.host, settings.rpc_port, {"command": command}, until)
+        question = {"command": command} if session is None else {"command": command, "parameter": session}
+        reply = await ask_json(self._access.host, settings.rpc_port, question, until)
         check_still("luxos", description(reply))
         return reply
 
@@ -215,6 +222,15 @@ class LuxOS:
                 raise BadReply(f"neither yes nor no: {str(reply)[:120]}")
         self._session_good_until = time.monotonic() + _SESSION_LASTS_S
         return reply
+
+    async def _renew_session(self, until: Seconds) -> None:
+        """Nothing harmless lengthens a session, so one that will soon end is exchanged for a new one."""
+        if self._session is not None and time.monotonic() < self._session_good_until - _RENEW_BEFORE_S:
+            return
+        with suppress(DriverError):  # the reading stands without it; another writer may have it
+            if self._session is not None:
+                await self._ask("logoff", until, self._session)
+            await self._open_session(until, may_borrow=False)
 
     async def _open_session(self, until: Seconds, may_borrow: bool) -> str:
         self._session = None

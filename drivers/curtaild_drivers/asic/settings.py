@@ -61,6 +61,10 @@ class AsicSettings(DriverSettings):
     lowest_power_percent: Annotated[int, Field(ge=1, le=99)] = 40
     """How far a Whatsminer may be throttled, in percent of its power limit; below it is switched off instead."""
 
+    luxos_session: Literal["opened", "kept"] = "opened"
+    """Whether LuxOS's one session is opened for each command, or kept by readings, so that a shed is a single command;
+    then people and other tools cannot change the machine while the daemon runs."""
+
     vnish_lever: Literal["throttle", "presets"] = "throttle"
     """How VNish from release 1.3.3 on is brought down: by its throttle, within seconds, or through its tuned presets,
     which hash more per watt and restart it each time. Older releases have presets only."""
