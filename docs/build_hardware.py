@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from curtaild_drivers.maturity import Maturity, Support
@@ -48,6 +49,7 @@ def page(installed: dict[str, Driver]) -> str:
     for name, support in stated.items():
         parts.append(_table(name, support))
         parts += [_details(row) for row in support]
+        parts.append(_settings(installed[name]))
     silent = [f"`{name}`" for name, driver in sorted(installed.items()) if not driver.support]
     if silent:
         parts.append(f"## Drivers that state nothing\n\n{', '.join(silent)}: take them for emulated at best.\n")
@@ -72,6 +74,21 @@ def _details(row: Support) -> str:
     if row.sources:
         lines.append(f"- Written from: {'; '.join(row.sources)}.")
     return "\n".join(lines) + "\n\n"
+
+
+def _settings(driver: Driver) -> str:
+    """The driver's own keys, where it describes them."""
+    fields = driver.settings.model_fields.items()
+    rows = [f"| `{key}` | {_default(field.default)} | {' '.join(field.description.split())} |"
+            for key, field in fields if field.description]  # fmt: skip
+    if not rows:
+        return ""
+    head = f"**Settings of `{driver.name}`**, in a device group's `settings = {{ … }}`; where a password lies stands in the group itself:\n\n"
+    return head + "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n\n"
+
+
+def _default(value: object) -> str:
+    return "–" if value is None else f"`{json.dumps(value)}`"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from curtaild_drivers.registry import DriverSettings
 
@@ -30,6 +30,8 @@ OwnFirmware = Literal[
 
 class AsicSettings(DriverSettings):
     """Keys of a device with `driver = "asic"`; everything has a default that fits a miner as it is shipped."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)  # docs/hardware.md tells them
 
     firmware: OwnFirmware | None = None
     """What the miner runs, where that is known: it is then not probed (probing knows the usual ports only)."""
