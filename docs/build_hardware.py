@@ -83,7 +83,8 @@ def _settings(driver: Driver) -> str:
             for key, field in fields if field.description]  # fmt: skip
     if not rows:
         return ""
-    head = f"**Settings of `{driver.name}`**, in a device group's `settings = {{ … }}`; where a password lies stands in the group itself:\n\n"
+    head = f"**Settings of `{driver.name}`**, in a device group's `settings = {{ … }}`; "
+    head += "where a password lies stands in the group itself:\n\n"
     return head + "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n\n"
 
 
