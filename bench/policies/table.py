@@ -12,8 +12,9 @@ from bench.policies.compare import FORESIGHT, OURS, Row
 HEADINGS = ("Wh over", "worst over", "within for good", "energy used", "value", "actuations")
 NOTE = (
     "Over: above the limit after the time that it allows (60 s), by the plant's truth, in intervals of 4 s. Within for "
-    "good: from when a limit fell until the draw was under it and stayed so, the slowest fall. Value: of the most that "
-    "any dispatch could have earned, foreseeing all, with devices that obey in no time; watts above the limit earn too."
+    "good: from when a limit fell until the draw was under it and stayed so, the slowest fall; in grace: the next one "
+    "came sooner, and none was broken. Value: of the most that any dispatch could have earned, foreseeing all, with "
+    "devices that obey in no time; watts above the limit earn too."
 )
 
 
@@ -58,8 +59,15 @@ def _cells(row: Row) -> list[str]:
     return [
         f"{row.over_wh:,.1f}" if row.over_wh else "–",
         f"{row.worst_over_w:,.0f} W" if row.worst_over_w else "–",
-        f"{row.slowest_s:.0f} s" if row.slowest_s is not None else "never",
+        _within(row),
         f"{100 * row.utilisation:.1f} %" if row.utilisation is not None else "",
         f"{100 * row.value_share:.1f} %",
         f"{row.actuations:,}" if row.actuations is not None else "",
     ]
+
+
+def _within(row: Row) -> str:
+    """Where the limit moves on before it is reached, no answer ends; that is no fault within the grace."""
+    if row.slowest_s is not None:
+        return f"{row.slowest_s:.0f} s"
+    return "never" if row.worst_over_w else "in grace"
