@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from curtaild_drivers.contract import FeederId, Seconds
 
 SLOT_S = 4
-"""Settlement counts in intervals of four seconds (ERCOT's set points, FACTS of most metered services)."""
+"""Settlement counts in intervals of four seconds, at which ERCOT moves its set points."""
 
 
 def _column() -> array[float]:
