@@ -1,7 +1,8 @@
 """One turn of everything: `step(site, inputs, now)`. Same site, same inputs, same `now`: same answer.
 
 The way of an allocation: `link.receive` takes it, `link.ceilings` turns it into watts per feeder, `reserve` and `tally`
-say what is drawn, `dispatch` picks who moves, `_issue` makes the commands, `compliance` tells the grid.
+say what may be drawn, `_room` what is over or free, `shed`, `dispatch` and `exchange` who moves, `_issue` makes the
+commands, `compliance` tells the grid.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ class Command(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`starts`: the feeders whose fans or pumps are to be started."""
+    """What follows from a cycle. `starts`: the feeders whose fans or pumps are to be started. `next_change_at`: when a
+    ceiling may next change by itself, `None` if that is not known."""
 
     commands: list[Command]
     events: list[Event]
@@ -275,6 +277,8 @@ def _ramps(site: Site, now: Seconds) -> dict[FeederId, float]:
 
 
 def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[FeederId], list[Event]]:
+    """One kind of move in a cycle: what must fall; else what loses money; else what may rise; else an exchange. And the
+    feeders whose fans are to be started."""
     room = _room(site, now)
     starts: list[FeederId] = []
     moves, over_w = shed(site.roster.can_fall(), site.tree, room, now)

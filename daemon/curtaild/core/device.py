@@ -23,7 +23,8 @@ from curtaild_drivers.contract import (
 
 Earning: TypeAlias = tuple[int, float, float]
 """What a step earns, as something to sort by. First 0, or 1 + the emergency order of a device that stands at its flex
-and is shed past it in an emergency only; then priority; then money, or where the site gives no price rate, per watt."""
+and is shed past it by a firm limit only; then 0 where the site gives a price, else priority; then money per
+watt-hour, or where it gives no price, rate per watt."""
 
 Step: TypeAlias = tuple[Earning, OperatingPoint]
 """A step of a device along its hull: what it earns, and where it leads."""
@@ -41,8 +42,8 @@ class DeviceSpec:
 
     `priority` 0..100, higher is kept longer. `price_per_rate_h` is what one unit of rate earns in an hour
     (money per H/s·h), `None` where the site gives no price. `falls_back_w`: the limit it takes by itself in silence.
-    `flex` 0..1 is how much of its highest rate a routine limit may take, `None` all of it; an emergency takes more,
-    first where `emergency_order` 0..100 is low.
+    `flex` 0..1 is how much of its highest rate a routine limit may take, `None` all of it; a firm one (a rating, an
+    emergency, the fail-safe) takes more, first where `emergency_order` 0..100 is low.
     """
 
     id: DeviceId
@@ -109,7 +110,7 @@ class Share:
     """What one device adds to its feeder's sums, or such a sum (W, whole numbers of 1/1024). `measured_w`: its draw by
     its own word; `in_doubt_w`: how far that leaves the sum open; `flying_w`: reserved by devices that a command is
     under way to, as far as no meter has seen them draw it. `edge_w`: how much of what is planned is there for a unit's
-    own spread, which adds up to less over many; `edge_w2` its square. `spared_w`: what only an emergency may take.
+    own spread, which adds up to less over many; `edge_w2` its square. `spared_w`: what only a firm limit may take.
     `lowest_w`, `highest_w`: the least and the most it could be told to draw; `allowed_w`: what it may."""
 
     reserved_w: Watts = 0.0

@@ -67,7 +67,7 @@ def _down(device: Device, present: OperatingPoint | None) -> Step | None:
 
 
 def step_up(device: Device, present: OperatingPoint) -> Step | None:
-    """The next step up its hull; what an emergency took past its flex comes back first, in the opposite order."""
+    """The next step up its hull; what a firm limit took past its flex comes back first, in the opposite order."""
     points = device.spec.points
     if points is None:
         return None

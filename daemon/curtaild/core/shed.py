@@ -23,7 +23,7 @@ from curtaild_drivers.contract import FeederId, OperatingPoint, Seconds, Watts
 UNREADABLE = frozenset({Condition.UNREACHABLE, Condition.AUTH_FAILED, Condition.BAD_REPLY, Condition.STALE})
 
 _Candidate: TypeAlias = tuple[bool, float, int, Device, OperatingPoint]
-"""Within a cohort: past its min-on first, then who has slept least, then by rank; and where it is to go."""
+"""Within a cohort: past its min-on first, then who has slept least, then by place in the site file; and where to."""
 
 
 @dataclass(slots=True)

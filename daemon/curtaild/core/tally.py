@@ -22,7 +22,8 @@ class FeederTally:
     read. `in_doubt_w`: how far unread devices and unconfirmed actuations leave the sum open. `edge_w`: what of
     `planned_w` is there for each unit's own spread; `edge_w2` the sum of its squares.
     `spread_w`: where a meter sees them all, what the edges come to less together than one by one, not held against the
-    limit. `spared_w`: what devices draw that only an emergency may take.
+    limit. `spared_w`: what devices draw that only a firm limit may take. `lowest_w`, `highest_w`, `allowed_w`: as in
+    `Share`. `last_move_at`: when a device below last settled.
     `total_reserved_w`, `total_planned_w`: with auxiliary load, what is held against the limit.
     """
 
