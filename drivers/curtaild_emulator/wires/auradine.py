@@ -12,7 +12,7 @@ from typing import Any
 
 from curtaild_emulator.faults import Fault
 from curtaild_emulator.miner import Miner
-from curtaild_emulator.wires.cgminer import INVALID_COMMAND, encode, joined, pool_list, status
+from curtaild_emulator.wires.cgminer import Rows, pool_list, status, told
 from curtaild_emulator.wires.exchange import Exchange
 from curtaild_emulator.wires.tokens import Tokens
 from curtaild_emulator.wires.unit import Answer, Board, Effect, HttpRequest, Unit, Wire
@@ -24,8 +24,6 @@ _BOARDS = 3
 _USER = "admin"
 _CUSTOM, _NORMAL = "custom", "normal"
 _LED_NORMAL, _LED_LOCATE = 2, 3
-
-Rows = tuple[int, str, str, list[dict[str, Any]]]
 
 
 class AuradineUnit(Unit):
@@ -165,15 +163,7 @@ class AuradineUnit(Unit):
     # --- RPC -------------------------------------------------------------------------------------
 
     def rpc(self, request: dict[str, Any]) -> Answer | None:
-        command = str(request.get("command", ""))
-        if "+" in command:
-            return joined(self, command)
-        tell = _READS.get(command)
-        if tell is None:
-            refusal = status(self, INVALID_COMMAND, "Invalid command", ok=False, by=_BY)
-            return Answer(encode({"STATUS": [refusal], "id": 1}))
-        code, message, key, rows = tell(self)
-        return Answer(encode({"STATUS": [status(self, code, message, by=_BY)], key: rows, "id": 1}))
+        return told(self, request, _READS, _BY)
 
     def _version(self) -> Rows:
         return 22, "GCMiner versions", "VERSION", [{"GCMiner": "1.7.4", "API": "3.7"}]

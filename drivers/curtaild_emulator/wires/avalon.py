@@ -11,7 +11,7 @@ from typing import Any
 
 from curtaild_drivers.contract import RunState, Seconds
 from curtaild_emulator.faults import Fault
-from curtaild_emulator.wires.cgminer import INVALID_COMMAND, encode, joined, pool_list, status
+from curtaild_emulator.wires.cgminer import INVALID_COMMAND, Rows, encode, joined, pool_list, status
 from curtaild_emulator.wires.unit import Answer, Effect, HttpRequest, Unit, Wire
 from curtaild_emulator.wires.web import page, reply
 
@@ -20,8 +20,6 @@ _BOARDS = 3
 _FIRMWARE = "24102401_25462b2_9ddf522"
 _SET_OK, _SET_FAILED, _SET_INFO = 119, 120, 118
 _OPTIONS = "help|led|worklevel|reboot|softon|softoff"
-
-Rows = tuple[int, str, str, list[dict[str, Any]]]
 
 
 class AvalonUnit(Unit):

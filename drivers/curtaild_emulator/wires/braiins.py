@@ -8,7 +8,7 @@ from typing import Any
 from curtaild_drivers.contract import Watts
 from curtaild_emulator.faults import Fault
 from curtaild_emulator.miner import Miner
-from curtaild_emulator.wires.cgminer import INVALID_COMMAND, encode, joined, pool_list, status
+from curtaild_emulator.wires.cgminer import Rows, pool_list, told
 from curtaild_emulator.wires.tokens import Tokens
 from curtaild_emulator.wires.unit import Answer, Board, HttpRequest, Unit, Wire
 from curtaild_emulator.wires.web import page, reply
@@ -17,8 +17,6 @@ BOARDS = 3
 BOS_VERSION = "2025-01-14-0-5b2b2bd0-25.01-plus"
 TOKEN_LIFE_S = 3600.0
 _BY = "BOSer boser-openwrt 0.1.0-5b2b2bd0"
-
-Rows = tuple[int, str, str, list[dict[str, Any]]]
 
 
 class BraiinsUnit(Unit):
@@ -80,15 +78,7 @@ class BraiinsUnit(Unit):
     # --- RPC -------------------------------------------------------------------------------------
 
     def rpc(self, request: dict[str, Any]) -> Answer | None:
-        command = str(request.get("command", ""))
-        if "+" in command:
-            return joined(self, command)
-        tell = _READS.get(command)
-        if tell is None:
-            refusal = status(self, INVALID_COMMAND, "Invalid command", ok=False, by=_BY)
-            return Answer(encode({"STATUS": [refusal], "id": 1}))
-        code, message, key, rows = tell(self)
-        return Answer(encode({"STATUS": [status(self, code, message, by=_BY)], key: rows, "id": 1}))
+        return told(self, request, _READS, _BY)
 
     def _version(self) -> Rows:
         return 22, "BOSer versions", "VERSION", [{"API": "3.7", "BOSer": _BY.removeprefix("BOSer ")}]

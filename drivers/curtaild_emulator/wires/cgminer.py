@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 from curtaild_emulator.wires.exchange import Exchange
 from curtaild_emulator.wires.unit import Answer, Effect, Unit, Wire
@@ -12,6 +12,11 @@ from curtaild_emulator.wires.web import pump_http
 
 INVALID_COMMAND = 14
 INVALID_JSON = 23
+
+Rows: TypeAlias = tuple[int, str, str, list[dict[str, Any]]]
+"""What one command tells: code, message, the rows' key, and the rows."""
+
+_Firmware = TypeVar("_Firmware", bound=Unit)
 
 
 class RpcExchange(Exchange):
@@ -68,6 +73,21 @@ def joined(unit: Unit, command: str) -> Answer | None:
         merged[name] = [json.loads(part.data.rstrip(b"\0"))]
     merged["id"] = 1
     return Answer(encode(merged))
+
+
+def told(
+    unit: _Firmware, request: Mapping[str, Any], reads: Mapping[str, Callable[[_Firmware], Rows]], by: str
+) -> Answer | None:
+    """The answer of a firmware that only tells on this port: `reads` by command, all else is no command."""
+    command = str(request.get("command", ""))
+    if "+" in command:
+        return joined(unit, command)
+    tell = reads.get(command)
+    if tell is None:
+        refusal = status(unit, INVALID_COMMAND, "Invalid command", ok=False, by=by)
+        return Answer(encode({"STATUS": [refusal], "id": 1}))
+    code, message, key, rows = tell(unit)
+    return Answer(encode({"STATUS": [status(unit, code, message, by=by)], key: rows, "id": 1}))
 
 
 def pool_list(unit: Unit) -> list[dict[str, Any]]:

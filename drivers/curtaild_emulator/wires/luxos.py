@@ -10,7 +10,7 @@ from typing import Any
 from curtaild_drivers.contract import RunState, Seconds
 from curtaild_emulator.faults import Fault
 from curtaild_emulator.miner import Miner
-from curtaild_emulator.wires.cgminer import INVALID_COMMAND, encode, joined, pool_list, status
+from curtaild_emulator.wires.cgminer import INVALID_COMMAND, Rows, encode, joined, pool_list, status
 from curtaild_emulator.wires.unit import Answer, Board, Effect, HttpRequest, Unit, Wire
 from curtaild_emulator.wires.web import page, reply
 
@@ -20,8 +20,6 @@ _SESSION_LIFE_S = 60.0
 _INVALID_SESSION = 402
 _SESSION_TAKEN = 401
 _INVALID_PARAMETER = 403
-
-Rows = tuple[int, str, str, list[dict[str, Any]]]
 
 
 class LuxosUnit(Unit):
