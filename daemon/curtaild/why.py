@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from curtaild.core import dispatch
+from curtaild.core import dispatch, interlock
 from curtaild.core.device import Device, Earning
 from curtaild.core.events import ActuationStage
 from curtaild.core.limits import UNLIMITED, Limit, within
@@ -295,6 +295,7 @@ def _room(site: Site, now: Seconds) -> Room:
     for feeder in site.tree.specs:
         ramp_w = site.ramp_w.get(feeder, 0.0)
         room.free_w[feeder] = ramp_w - policy.margin_w(ramp_w) - site.tallies[feeder].total_reserved_w
+    interlock.hold_room(site.interlocks, site.tree, room, now)
     for moment, ceilings in site.link.coming(now, now + site.slowest.down_s + site.slowest.up_s + AHEAD_S):
         limits_w = {f: within(ceilings.get(f, UNLIMITED), spec.rating_w) for f, spec in site.tree.specs.items()}
         if any(limit_w < site.limit_w(feeder) for feeder, limit_w in limits_w.items()):
