@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from curtaild import actuator
 from curtaild.actuator import Actuator
 from curtaild.clock import SystemClock
 from curtaild.core.cycle import Answer, Command
@@ -142,3 +143,14 @@ async def test_what_a_device_tells_beside_its_outcome_is_passed_on() -> None:
         site.submit(name, is_raise=False, shed_w=1.0)
     details = [(await site.heard.get()).detail for _ in range(2)]
     assert details == ["acknowledged; 3 jobs suspended", "acknowledged"]
+
+
+async def test_who_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actuator, "SLOW_AFTER_S", 0.01)
+    site = Site()
+    site.shed_all()
+    async with asyncio.timeout(30):
+        for miner in site.miners:  # one command at a time, and none is ever answered
+            await miner.was_told.wait()
+    assert not site.actuator.is_shedding
+    await site.actuator.close(0.0)
