@@ -81,6 +81,7 @@ class GpuHost:
         """The hook's reasons, in order: shed, restore."""
         self.pid: int | None = None
         self._began = time.monotonic()
+        self._known_until, self._known_w = 0.0, 0.0
         self.site_file.write_text(
             _SITE_FILE.format(
                 name=name,
@@ -100,8 +101,11 @@ class GpuHost:
 
     @property
     def power_w(self) -> float:
-        """At the wall, as `curtaild_emulator.Plant` takes a load."""
-        return BASE_W + GPU_FACTOR * sum(self.gpus.power_w(gpu) for gpu in range(GPUS))
+        """At the wall, as `curtaild_emulator.Plant` takes a load; looked at 20 times a second."""
+        if time.monotonic() >= self._known_until:
+            self._known_until = time.monotonic() + 0.05
+            self._known_w = BASE_W + GPU_FACTOR * sum(self.gpus.power_w(gpu) for gpu in range(GPUS))
+        return self._known_w
 
     def energy_j(self, now: float) -> float:
         gpus_j = sum(self.gpus.energy_j(gpu) for gpu in range(GPUS))
