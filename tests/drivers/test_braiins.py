@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curtaild_drivers.asic import DRIVER
+from curtaild_drivers.asic.grpc import GrpcChannel, _Connection
 from curtaild_drivers.asic.protobuf import Message
+from curtaild_drivers.asic.wire import Unanswered
 from curtaild_drivers.contract import (
     AuthFailed,
     BadReply,
@@ -323,3 +325,22 @@ async def test_a_tuner_that_runs_by_hashrate_is_left_so() -> None:
 async def test_frequencies_set_by_hand_are_left_so(tuner: int, keys: list[str]) -> None:
     async with running(Miner(tuner=tuner)) as device:
         assert [point.key for point in (await device.operating_points()).points] == keys
+
+
+class _ClosedAtOnce(GrpcChannel):
+    """To a device that takes a connection and has closed it before a word was said."""
+
+    async def _connected(self) -> _Connection:
+        connection = await super()._connected()
+        connection.retire()
+        return connection
+
+
+async def test_a_connection_that_is_closed_at_once_sends_nothing() -> None:
+    server = await asyncio.start_server(lambda reader, writer: None, HOST, 0)
+    async with server:
+        channel = _ClosedAtOnce(HOST, server.sockets[0].getsockname()[1])
+        with pytest.raises(Unreachable) as told:
+            await channel.call("/stop", b"", asyncio.get_running_loop().time() + 60.0)
+        assert not isinstance(told.value, Unanswered), "it never left"
+        channel.hang_up()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from curtaild_drivers.asic.frames import FrameChannel
+from curtaild_drivers.asic.frames import FrameChannel, _Connection
 from curtaild_drivers.asic.wire import Unanswered
 from curtaild_drivers.contract import BadReply, Unreachable
 from drivers.tiny_servers import HOST
@@ -217,6 +217,24 @@ async def test_nothing_is_kept_once_it_is_hung_up() -> None:
         end.ended.clear()
         assert await ask(channel, b"late comer") == b"to late comer"
         await end.ended.wait()
+
+
+class _ClosedAtOnce(FrameChannel):
+    """To a device that takes a connection and has closed it before a word was said."""
+
+    async def _connected(self, until: float) -> _Connection:
+        connection = await super()._connected(until)
+        connection.abort()
+        return connection
+
+
+@pytest.mark.parametrize("harmless", [True, False])
+async def test_a_connection_that_is_closed_at_once_sends_nothing(harmless: bool) -> None:
+    async with far_end() as (end, _):
+        with pytest.raises(Unreachable) as told:
+            await ask(_ClosedAtOnce(HOST, end.port), b"stop", harmless=harmless)
+    assert not isinstance(told.value, Unanswered), "it never left"
+    assert end.asked == []
 
 
 async def test_no_time_left_sends_nothing() -> None:

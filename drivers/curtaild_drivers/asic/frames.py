@@ -42,6 +42,8 @@ class FrameChannel:
         if kept is not None:
             try:
                 return await self._answer(kept, question, until)
+            except _NeverLeft:
+                pass
             except _Ended:
                 if not is_harmless:
                     raise
@@ -99,6 +101,10 @@ class FrameChannel:
         return body
 
 
+class _NeverLeft(Unreachable):
+    """The connection had ended before the question could leave."""
+
+
 class _Ended(Unanswered):
     """The connection ended with not one byte of the answer."""
 
@@ -117,12 +123,11 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def put(self, question: bytes) -> asyncio.Future[bytes]:
-        loop = asyncio.get_running_loop()
-        self._answer = loop.create_future()
-        if self.is_open and self._transport is not None:
-            self._transport.write(question)
-        else:
-            self._end(_Ended("the connection was closed without an answer"))
+        """The answer to come. Raises `_NeverLeft`: some take a connection and close it at once."""
+        if not self.is_open or self._transport is None:
+            raise _NeverLeft("the connection was closed before anything was asked")
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(question)
         return self._answer
 
     def rest(self) -> None:

@@ -97,6 +97,8 @@ class _Connection(asyncio.Protocol):
         self._is_retired = False
 
     def send(self, authority: str, path: str, message: bytes, token: str | None) -> tuple[int, asyncio.Future[Answer]]:
+        if not self.is_open:  # some take a connection and close it at once
+            raise Unreachable("the connection was closed before anything was asked")
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         headers = [
             (":method", "POST"),

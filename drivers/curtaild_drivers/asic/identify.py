@@ -61,11 +61,12 @@ async def probed(access: Access, until: Seconds) -> Firmware:
         return OWN[greeting.firmware](access)
     if not greeting.opened:
         raise Unreachable(f"nothing at {access.host} answers on a miner's usual ports")
-    if greeting.rpc is None and greeting.web is None:
-        why = "; ".join(dict.fromkeys(greeting.trouble))
-        raise Unreachable(f"{access.host} takes connections and does not say who it is: {why}")
+    why = "; ".join(dict.fromkeys(greeting.trouble))
     if greeting.is_nonsense:
-        raise BadReply(f"{access.host} answers what no miner says: {(greeting.rpc or greeting.web or '')[:40]!r}")
+        heard = repr((greeting.rpc or greeting.web or "")[:40])
+        raise BadReply(f"{access.host} answers what no miner says: {why or heard}")
+    if greeting.rpc is None and greeting.web is None:
+        raise Unreachable(f"{access.host} takes connections and does not say who it is: {why}")
     return await probed_by_pyasic(access, until)
 
 

@@ -58,6 +58,7 @@ class Greeting:
     speaks_v3: bool = False
     is_marathon: bool = False
     opened: bool = False
+    is_unreadable: bool = False
     trouble: list[str] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)
 
@@ -93,8 +94,9 @@ class Greeting:
 
     @property
     def is_nonsense(self) -> bool:
-        """Whether what was heard is no text: pyasic's parsers would trip over it."""
-        return not self.is_of_a_miner and any("\ufffd" in (heard or "") for heard in (self.rpc, self.web))
+        """Whether what was heard is of no protocol: pyasic's parsers would trip over it."""
+        is_no_text = any("\ufffd" in (heard or "") for heard in (self.rpc, self.web))
+        return not self.is_of_a_miner and (self.is_unreadable or is_no_text)
 
 
 async def greet(access: Access, until: Seconds) -> Greeting:
@@ -158,6 +160,7 @@ async def _ask_v3(access: Access, greeting: Greeting, until: Seconds) -> None:
 def _note(greeting: Greeting, error: DriverError) -> None:
     if isinstance(error, (Unanswered, BadReply)):
         greeting.opened = True
+        greeting.is_unreadable = greeting.is_unreadable or isinstance(error, BadReply)
         greeting.trouble.append(str(error))
 
 
