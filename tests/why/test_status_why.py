@@ -36,7 +36,6 @@ async def test_a_live_device_is_explained_down_to_the_rule_and_the_evidence(tmp_
         site.file.for_every_group(stale_after_s=5, settings={"read_deadline_s": 1, "write_deadline_s": 1.5})
         await site.start()
         await site.all_known()
-        await site.acks.stage(await site.operator.allocate(round(1.1 * site.full_w)), "reached")
         refuser = site.file.device_id(site.farm.addresses[REFUSER])
         site.farm.set_fault(REFUSER, Fault.WRONG_PASSWORD)
         allocation = await site.operator.allocate(0)
