@@ -18,6 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fuzz.mutation import varied
+
 GUIDED_BY = [
     "curtaild.grid",
     "curtaild.core.link",
@@ -103,7 +105,11 @@ def _fuzz(module: str, names: list[str], corpus: Path, seconds: int) -> None:
         *([f"-dict={words}"] if words.stat().st_size else []),
         f"-artifact_prefix={tempfile.gettempdir()}/fuzz-{'-'.join(names)}-",
     ]
-    atheris.Setup([sys.argv[0], *options, str(begin)], _bearing(chosen))
+
+    def vary(data: bytes, most: int, seed: int) -> bytes:
+        return varied(data, most, seed, atheris.Mutate)
+
+    atheris.Setup([sys.argv[0], *options, str(begin)], _bearing(chosen), custom_mutator=vary)
     atheris.Fuzz()
     os._exit(0)
 
