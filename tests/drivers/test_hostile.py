@@ -40,7 +40,7 @@ def is_sane(reading: Reading) -> bool:
 
 
 @pytest.mark.parametrize("firmware", FIRMWARES)
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(shape=st.dictionaries(KEYS, SHAPES, max_size=6))
 async def test_any_answer_at_all(firmware: str, shape: dict[str, Any]) -> None:
     raw = json.dumps(shape).encode()
