@@ -124,6 +124,7 @@ def test_a_device_holds_the_highest_point_under_the_watts_it_may_have(watts: Wat
     [
         (on("x", price_per_rate_h=0.1), on("y", price_per_rate_h=0.2), "earns less money"),
         (on("x", price_per_rate_h=0.1, priority=99), on("y", price_per_rate_h=0.2, priority=1), "money first"),
+        (on("x", price_per_rate_h=9.0, priority=99), on("y", priority=0), "what has no price goes after all that have"),
         (on("x", priority=10), on("y", priority=20), "lower priority"),
         (settled(spec_of("x", ladder(("off", 0, 0), ("on", 1_000, 80))), "on"), on("y"), "more joules per terahash"),
         (settled(spec_of("x", ladder(("off", 0, 0), ("on", 1_000, 200)), priority=1), "on"), on("y"),

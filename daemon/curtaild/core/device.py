@@ -23,7 +23,7 @@ from curtaild_drivers.contract import (
 
 Earning: TypeAlias = tuple[int, float, float]
 """What a step earns, as something to sort by. First 0, or 1 + the emergency order of a device that stands at its flex
-and is shed past it by a firm limit only; then 0 where the site gives a price, else priority; then money per
+and is shed past it by a firm limit only; then priority, or −1 where the site gives a price; then money per
 watt-hour, or where it gives no price, rate per watt."""
 
 Step: TypeAlias = tuple[Earning, OperatingPoint]

@@ -16,7 +16,7 @@ from curtaild.core import hull
 from curtaild.core.device import Device
 from curtaild.core.dispatch import worst_w
 from curtaild.core.feeders import FeederTree
-from curtaild.core.market import loses_money, step_down, step_up
+from curtaild.core.market import PRICED, loses_money, step_down, step_up
 from curtaild.core.policy import Policy
 from curtaild.core.room import Move, Room
 from curtaild_drivers.contract import DeviceId, OperatingPoint, Seconds, Watts
@@ -177,7 +177,7 @@ def _pays(present: dict[Device, OperatingPoint], best: dict[Device, OperatingPoi
     down_s = up_s = 0.0
     for device, point in present.items():
         price = device.spec.price_per_rate_h
-        priority, price = (float(device.spec.priority), 1.0) if price is None else (0.0, price)
+        priority, price = (float(device.spec.priority), 1.0) if price is None else (PRICED, price)
         before[priority] += price * point.rate
         change = price * (best[device].rate - point.rate)
         if best[device].draw_w == point.draw_w:

@@ -8,14 +8,16 @@ from curtaild.core.policy import Policy
 from curtaild_drivers.contract import OperatingPoint
 
 MOST_STEPS = 10_000  # kept of one kind of device; a divisible range has many
+PRICED = -1.0
+"""The priority of what has a price: below all that have none, and comparable with each other by money alone."""
 
 
 def earning(device: Device, lower: OperatingPoint, upper: OperatingPoint) -> tuple[float, float]:
-    """What the step between two points earns: money per watt-hour where the site gives a price, else priority, then
-    rate per watt."""
+    """What the step between two points earns: `PRICED` and money per watt-hour where the site gives a price, else
+    priority and rate per watt."""
     per_watt = (upper.rate - lower.rate) / max(upper.draw_w - lower.draw_w, 1e-9)
     price = device.spec.price_per_rate_h
-    return (0.0, price * per_watt) if price is not None else (float(device.spec.priority), per_watt)
+    return (PRICED, price * per_watt) if price is not None else (float(device.spec.priority), per_watt)
 
 
 def loses_money(device: Device, lower: OperatingPoint, upper: OperatingPoint, policy: Policy) -> bool:
