@@ -58,6 +58,10 @@ class Starter:
                 if not is_told:
                     log.warning("fans of %s: %s; no stopped device there is started", interlock.feeder, error)
                 is_told = True
+            except Exception:
+                if not is_told:
+                    log.exception("the driver of the fans of %s failed", interlock.feeder)
+                is_told = True
             pause_s = interlock.poll_s if not wanted.is_set() else min(interlock.poll_s, 1.0)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):

@@ -9,8 +9,10 @@ from curtaild.core.feeders import FeederSpec, FeederTree, InterlockSpec
 from curtaild_drivers.contract import DeviceId, FeederId, Watts
 
 
-def site_with_fans(fans_w: Watts = 500.0, rating_w: Watts = PLENTY_W) -> PaperSite:
-    """Row A has fans, row B has none; a device sleeps in each."""
+def site_with_fans(
+    fans_w: Watts = 500.0, rating_w: Watts = PLENTY_W, more: tuple[str, ...] = (), fans: bool | None = None
+) -> PaperSite:
+    """Row A has fans, row B has none; a device sleeps in each, and `more` in row B."""
     tree = FeederTree(
         [
             FeederSpec(SITE, None, rating_w),
@@ -18,8 +20,10 @@ def site_with_fans(fans_w: Watts = 500.0, rating_w: Watts = PLENTY_W) -> PaperSi
             FeederSpec(ROW_B, SITE, PLENTY_W),
         ]
     )
-    specs = [spec_of("a", SWITCH, ROW_A), spec_of("b", SWITCH, ROW_B)]
-    site = PaperSite(tree=tree, specs=specs, points={DeviceId(name): SWITCH.lowest for name in ("a", "b")})
+    specs = [spec_of("a", SWITCH, ROW_A), *(spec_of(name, SWITCH, ROW_B) for name in ("b", *more))]
+    site = PaperSite(tree=tree, specs=specs, points={spec.id: SWITCH.lowest for spec in specs})
+    if fans is not None:
+        site.fans[ROW_A] = fans
     site.tick(site.states(None))
     return site
 
@@ -66,12 +70,11 @@ def test_fans_are_not_started_without_room_for_what_they_draw() -> None:
 
 
 def test_what_fans_will_draw_is_given_to_nobody_while_they_start() -> None:
-    site = site_with_fans(fans_w=900.0, rating_w=2_850.0)
-    site.fans[ROW_A] = False
-    assert started(ticks(site, 1)) == {ROW_A}
-    site.fans[ROW_A] = True
-    site.run(25)
-    assert [device for _, device, _ in site.told()] == ["b"]  # 2,850 W less 1,000 and 900 are too few for a
+    """2,850 W less 900 are enough for one device and not for two."""
+    site = site_with_fans(fans_w=900.0, rating_w=2_850.0, more=("c",), fans=False)
+    site.run(20)
+    assert site.site.interlocks[ROW_A].asked_at == site.start + 1.0
+    assert [device for _, device, _ in site.told()] == ["b"]
 
 
 def test_devices_at_work_are_raised_without_asking() -> None:

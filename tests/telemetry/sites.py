@@ -17,6 +17,7 @@ from curtaild.core.events import (
     BreachStage,
     Condition,
     Event,
+    InterlockChanged,
     LimitChanged,
     LinkChanged,
     LinkPhase,
@@ -182,6 +183,7 @@ def at_work() -> Telemetry:
         actuation(6.0, ActuationStage.CONFIRMED),
         ack(7.0, AckStage.REACHED),
         MeterChanged(7.0, SITE, True, "answers"),
+        InterlockChanged(8.0, SITE, True),
         breach(8.0, BreachStage.ACTIVE),
         breach(9.0, BreachStage.RESOLVED),
     ]

@@ -159,16 +159,13 @@ def test_a_stopped_device_is_told_what_its_fans_do() -> None:
 
 
 def test_room_that_is_kept_for_fans_is_told_as_taken() -> None:
-    paper = site_with_fans(fans_w=900.0, rating_w=2_850.0)
+    paper = site_with_fans(fans_w=900.0, rating_w=2_850.0, more=("c",), fans=False)
     explanations = Explanations(lambda: paper.site)
 
     def held_by() -> tuple[str, ...]:
-        why = explanations.of(DeviceId("a"), paper.now)
+        why = explanations.of(DeviceId("c"), paper.now)
         assert why is not None
         return why.held_by
 
-    paper.fans[ROW_A] = False
-    paper.tick()
-    paper.fans[ROW_A] = True
     paper.run(25)  # 2,850 W less 1,000 for b and 900 for the fans
     assert [sentence.split(" under ")[0] for sentence in held_by()] == ["site has 945 W free"]

@@ -297,9 +297,11 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[FeederId], 
     if not moves and site.room_since is not None and not _waits_for_falls(site, now):
         since, policy = site.room_since, site.policy
         candidates = [device for device in site.roster.can_rise if dispatch.may_rise(device, now, since, policy)]
+        wanted = site.exchange.raises if site.exchange is not None else None
+        if wanted is not None:
+            candidates = [device for device in candidates if device.spec.id in wanted]
         if site.interlocks:
             candidates, starts = interlock.admit(candidates, site.interlocks, site.tree, room, now)
-        wanted = site.exchange.raises if site.exchange is not None else None
         moves = dispatch.give_back(candidates, site.tree, room, policy, math.floor(site.starts_owed), now, wanted)
         site.starts_owed -= len(moves)
         if wanted is not None:

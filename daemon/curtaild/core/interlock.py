@@ -9,7 +9,7 @@ from curtaild.core.device import Device
 from curtaild.core.events import InterlockChanged
 from curtaild.core.feeders import FeederTree, InterlockSpec
 from curtaild.core.room import Room
-from curtaild_drivers.contract import FeederId, Seconds
+from curtaild_drivers.contract import FeederId, Seconds, Watts
 
 METERED_WITHIN_S = 30.0
 """What was started is part of the auxiliary load by then, as a meter shows it."""
@@ -47,22 +47,27 @@ def admit(
     candidates: Iterable[Device], interlocks: Mapping[FeederId, Interlock], tree: FeederTree, room: Room, now: Seconds
 ) -> tuple[list[Device], list[FeederId]]:
     """Who of those that may rise need wait for nothing, and the feeders whose interlocks are to be started for the
-    others: as far as there is room for what they draw."""
+    others: as far as there is room for what they draw and the least of the devices that wait."""
     admitted: list[Device] = []
-    wanted: dict[FeederId, None] = {}
+    wanted: dict[FeederId, Watts] = {}
     for device in candidates:
         path = tree.paths[device.spec.feeder]
         stopped = [feeder for feeder in path if feeder in interlocks and not interlocks[feeder].allows(now)]
         if device.setpoint is None or not device.setpoint.is_off or not stopped:
             admitted.append(device)
-        else:
-            wanted.update(dict.fromkeys(stopped))
+            continue
+        points = device.spec.points
+        least_w = points.points[1].draw_w if points is not None and len(points.points) > 1 else device.spec.rated_w
+        for feeder in stopped:
+            wanted[feeder] = min(least_w, wanted.get(feeder, least_w))
     to_start = [
         feeder
-        for feeder in wanted
+        for feeder, least_w in wanted.items()
         if interlocks[feeder].is_running is False
-        and all(room.free_w[member] >= interlocks[feeder].spec.draw_w for member in tree.paths[feeder])
+        and all(room.free_w[member] >= interlocks[feeder].spec.draw_w + least_w for member in tree.paths[feeder])
     ]
     for feeder in to_start:
         interlocks[feeder].asked_at = now
+        for member in tree.paths[feeder]:
+            room.free_w[member] -= interlocks[feeder].spec.draw_w
     return admitted, to_start

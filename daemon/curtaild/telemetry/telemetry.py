@@ -28,6 +28,7 @@ from curtaild.core.events import (
     BreachChanged,
     BreachStage,
     Event,
+    InterlockChanged,
     LimitChanged,
     LinkChanged,
     LinkPhase,
@@ -106,6 +107,8 @@ class Telemetry:
                     feeder = label_value(event.feeder)
                     self._breaches.labels(feeder, event.stage.value).inc()
                     self._breach.labels(feeder).set(event.stage is not BreachStage.RESOLVED)
+                case InterlockChanged():
+                    self._fans.labels(label_value(event.feeder)).set(event.is_running)
                 case MeterChanged():
                     self._metered |= {event.feeder}
 
@@ -234,6 +237,7 @@ class Telemetry:
         self._over_energy = self._counter(metrics.FEEDER_OVER_LIMIT_ENERGY)
         self._breach = self._gauge(metrics.FEEDER_BREACH)
         self._breaches = self._counter(metrics.BREACHES)
+        self._fans = self._gauge(metrics.FEEDER_FANS)
         self._actuations = self._counter(metrics.ACTUATIONS)
         self._answer = self._histogram(metrics.ACTUATION_ANSWER)
         self._confirm = self._histogram(metrics.ACTUATION_CONFIRM)
