@@ -366,12 +366,12 @@ def _proved_at(device: Device) -> Seconds | None:
 
 
 def _may_be_counted_on(device: Device, actuation: Actuation) -> bool:
-    """A shed under way to a device that behaves."""
-    return (
-        not actuation.is_raise
-        and actuation.stage in (ActuationStage.ISSUED, ActuationStage.ANSWERED)
-        and device.is_trusted
-    )
+    """A shed under way to a device that behaves. One that took the command and is not heard since may well restart: it
+    is counted on for as long as any other."""
+    if actuation.is_raise or actuation.stage not in (ActuationStage.ISSUED, ActuationStage.ANSWERED):
+        return False
+    is_answered = actuation.stage is ActuationStage.ANSWERED
+    return device.is_trusted or (is_answered and device.conditions == {Condition.UNREACHABLE})
 
 
 def _known_w(device: Device) -> Watts:
