@@ -145,7 +145,8 @@ def _stands(device: Device, now: Seconds) -> Iterator[str]:
     )
     if device.conditions:
         named = ", ".join(sorted(condition.value for condition in device.conditions))
-        yield f"It is {named}: it is asked last in a shed, and no watt of it is counted on."
+        rank = "once no other is left" if device.is_merely_silent else "last in a shed, and no watt of it is counted on"
+        yield f"It is {named}: it is asked {rank}."
 
 
 _STAGES = {

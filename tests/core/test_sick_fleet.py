@@ -24,6 +24,8 @@ SICK = {
 WELL = [name for name in NAMES if name not in SICK]
 SETTLED_S = 60.0
 """The slowest of these miners is down so long after it was told."""
+BELIEVED_S = 15.0
+"""So much longer than it may take to fall, a silent one is believed to have heard."""
 
 
 class Fleet:
@@ -97,7 +99,7 @@ def test_where_nobody_is_left_the_deficit_is_told() -> None:
     fleet = Fleet()
     fleet.fall_sick()
     allocation = fleet.world.allocate(0.0)
-    fleet.world.run(WRITE_DEADLINE_S + READ_DEADLINE_S + SETTLED_S)
+    fleet.world.run(WRITE_DEADLINE_S + READ_DEADLINE_S + SETTLED_S + BELIEVED_S)
     assert AckStage.SHORTFALL in fleet.stages(allocation.id)
     drawn_w = fleet.world.true_w()
     assert drawn_w > 0.9 * sum(fleet.world.plant.true_power_w(name) for name in SICK) > 20_000.0

@@ -32,6 +32,8 @@ Step: TypeAlias = tuple[Earning, OperatingPoint]
 LEARNED_SAMPLES = 3
 """Readings that must agree before the table is no longer asked."""
 
+_SILENCE = frozenset({Condition.UNREACHABLE, Condition.STALE})
+
 UNIT_SPREAD = 1.15
 """Units of one model differ by this much from its table, ambient temperature included."""
 
@@ -230,6 +232,11 @@ class Device:
     def is_trusted(self) -> bool:
         """Whether a command to it may be counted on before telemetry confirms it, for planning only."""
         return not self.conditions
+
+    @property
+    def is_merely_silent(self) -> bool:
+        """Whether nothing else is the matter with it: it may hear us though we do not hear it."""
+        return bool(self.conditions) and self.conditions <= _SILENCE
 
     @property
     def is_draw_known(self) -> bool:

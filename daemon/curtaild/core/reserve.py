@@ -334,10 +334,8 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
         device.reserved_w = _known_w(device)
     device.reserved_w = device.planned_w = exact(device.reserved_w)
     actuation = device.actuation
-    if (
-        actuation is not None
-        and _may_be_counted_on(device, actuation)
-        and (meter_agrees or now <= _fallen_by(device, actuation, policy))
+    if actuation is not None and _may_be_counted_on(
+        device, actuation, now <= _fallen_by(device, actuation, policy), meter_agrees
     ):
         device.planned_w = min(device.reserved_w, device.upper_w(actuation.target))
     return events
@@ -365,13 +363,15 @@ def _proved_at(device: Device) -> Seconds | None:
     return device.drawn_at
 
 
-def _may_be_counted_on(device: Device, actuation: Actuation) -> bool:
-    """A shed under way to a device that behaves. One that took the command and is not heard since may well restart: it
-    is counted on for as long as any other."""
-    if actuation.is_raise or actuation.stage not in (ActuationStage.ISSUED, ActuationStage.ANSWERED):
+def _may_be_counted_on(device: Device, actuation: Actuation, has_time: bool, meter_agrees: bool) -> bool:
+    """A shed under way to a device that behaves, as long as it `has_time`, or a meter shows that it matters not. To one
+    that is merely silent as long as it has time, whatever came of the command: it may well restart."""
+    if actuation.is_raise or actuation.stage is ActuationStage.REFUSED:
         return False
-    is_answered = actuation.stage is ActuationStage.ANSWERED
-    return device.is_trusted or (is_answered and device.conditions == {Condition.UNREACHABLE})
+    if device.is_merely_silent:
+        return has_time
+    is_known = actuation.stage in (ActuationStage.ISSUED, ActuationStage.ANSWERED)
+    return is_known and device.is_trusted and (has_time or meter_agrees)
 
 
 def _known_w(device: Device) -> Watts:

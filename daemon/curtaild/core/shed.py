@@ -64,8 +64,10 @@ def shed(
     Outranks everything: min-on only orders the candidates, it never spares one. A device's flex spares it from a
     routine limit, not from a firm one.
 
-    Devices that misbehave are asked last and not counted on; whatever is still over afterwards is the deficit. For a
-    limit still to come each device is asked its own settle time ahead, so that the draw is down when the window opens.
+    Devices that are silent are asked once no other is left, as many as it takes, and the next if those do not fall in
+    time: a site that hears nobody for a minute does not stop for it. Those that misbehave are asked last and not
+    counted on; whatever is still over afterwards is the deficit. For a limit still to come each device is asked its own
+    settle time ahead, so that the draw is down when the window opens.
     """
     if not room.coming and not any(over_w > 0 for over_w in room.over_w.values()):
         return [], dict(room.over_w)
@@ -136,15 +138,18 @@ def _choose(
             continue
         rule = f"{feeder} over by {over_w[feeder]:.0f} W{why}", feeder
         trusted: list[Device] = []
+        silent: list[Device] = []
         others: list[Device] = []
         for member in tree.below[feeder]:
             for device in by_feeder.get(member, ()):
                 if device.conditions:
                     if now >= device.fixed_until and not _awaits_read_back(device) and not _is_falling_unproven(device):
-                        others.append(device)
+                        (silent if device.is_merely_silent else others).append(device)
                 elif now >= device.fixed_until and (device.actuation is None or not _awaits_read_back(device)):
                     trusted.append(device)
         taken = _Cohorts(shedding, trusted, feeder, now, is_firm).shed(tree)
+        if over_w[feeder] > MILLIWATT:
+            taken += _Cohorts(shedding, silent, feeder, now, is_firm).shed(tree)
         if over_w[feeder] > MILLIWATT:
             taken += _Cohorts(shedding, others, feeder, now, is_firm).shed_uncounted()
         for device in taken:
