@@ -178,9 +178,7 @@ FEEDER_OVER_LIMIT_ENERGY = _counter(
 )
 FEEDER_BREACH = _gauge("feeder_breach_active", "Whether a breach is open, told to the grid (0 or 1).", "feeder")
 BREACHES = _counter("breaches", "Breaches by stage reached.", "feeder", "stage")
-FEEDER_FANS = _gauge(
-    "feeder_fans_running", "Whether its fans or pumps were last seen running (0 or 1).", "feeder"
-)
+FEEDER_FANS = _gauge("feeder_fans_running", "Whether its fans or pumps were last seen running (0 or 1).", "feeder")
 FEEDER_DEVICES = _gauge("feeder_devices", "Devices under the feeder, its children's included.", "feeder")
 
 FEEDERS = (
