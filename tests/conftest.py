@@ -1,4 +1,4 @@
-"""A worker for each core, each in a network of its own; and under CI a skipped test is a failed one: what was not tried
+"""Two workers for each core, each in a network of its own; and under CI a skipped test is a failed one: what was not tried
 is not known to work.
 
 `CI=true` says that everything a test may want has been installed. A skip remains a skip there only where no
@@ -21,6 +21,7 @@ EXCUSES = (
 )
 
 LONGEST_FIRST = (
+    "tests/site/test_crash.py",
     "tests/site/test_hostile_devices.py",
     "tests/core/test_invariants.py",
     "tests/site/",
@@ -36,7 +37,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Emulated miners take fixed ports on 127.x addresses: where workers cannot be kept apart there is only one. A real
     device is in the host's own network."""
     is_real = config.getoption("--device", default=None) is not None
-    return 0 if is_real or not can_have_one() else min(4, os.cpu_count() or 1)
+    return 0 if is_real or not can_have_one() else min(4, 2 * (os.cpu_count() or 1))  # half of them wait for something
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -92,12 +92,18 @@ async def killed_in_the_middle(site: RunningSite, hosts: GpuHosts) -> None:
     assert (await site.status())["phase"] == "limited"
 
 
+def is_down(host: dict[str, Any]) -> bool:
+    """Whether it draws no more than it was limited to."""
+    setpoint_w = host["setpoint_w"]
+    return setpoint_w is not None and setpoint_w < 6_000 and host["power_w"] <= max(FAILSAFE_W, 1.02 * setpoint_w)
+
+
 async def a_host_that_dies(site: RunningSite, hosts: GpuHosts) -> None:
     """The broker says so at once. It counts with what it was told last, or its fail-safe; restarted, it follows."""
     host = hosts.hosts[0]
     name = f"hosts/{host.name}"
     await keeps(site, 0.3)
-    await site.until("it is limited", lambda status: device(site, status, name)["power_w"] < 6_000, devices=True)
+    await site.until("it is limited, and down", lambda status: is_down(device(site, status, name)), devices=True)
     host.kill()
     status = await site.until(
         "the host is missed", lambda status: device(site, status, name)["conditions"], devices=True
