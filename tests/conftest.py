@@ -1,5 +1,5 @@
-"""Two workers for each core, each in a network of its own; and under CI a skipped test is a failed one: what was not tried
-is not known to work.
+"""Two workers for each core, each in a network of its own. And under CI a skipped test is a failed one: what was not
+tried is not known to work.
 
 `CI=true` says that everything a test may want has been installed. A skip remains a skip there only where no
 installation could help: the hardware or the host's own rights are missing.

@@ -94,6 +94,7 @@ class SiteUnderFire(RuleBasedStateMachine):
         self.heartbeat_lost_at: Seconds | None = None
         self.disturbed_at: Seconds = 0.0
         self.limits_w = dict.fromkeys((SITE, ROW_A, ROW_B), self.full_w)
+        self.firm_w = dict.fromkeys((SITE, ROW_A, ROW_B), self.full_w)
         self.restarted_at: dict[DeviceId, Seconds] = {}
         self.world.tick()
 
@@ -204,6 +205,10 @@ class SiteUnderFire(RuleBasedStateMachine):
             if limit_w < self.limits_w[feeder]:
                 self._disturb()
             self.limits_w[feeder] = limit_w
+            firm_w = within(self.world.site.link.firm(self.world.now).get(feeder, UNLIMITED), self.full_w)
+            if firm_w < self.firm_w[feeder]:
+                self._disturb()  # what flex spared so far goes now, under the same limit
+            self.firm_w[feeder] = firm_w
         if any(
             self.world.plant.miner(device).has(lie) for device in self.world.plant.device_ids for lie in LASTING_LIES
         ):

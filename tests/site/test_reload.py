@@ -26,6 +26,7 @@ async def test_a_new_site_file_is_taken_whole_or_not_at_all(tmp_path: Path) -> N
     )
     async with RunningSite(tmp_path, plan, failsafe_w=100_000) as site:
         late = site.file.groups.pop()  # row-2's LuxOS come later
+        site.file.policy["dead_band_fraction"] = 0.05  # nothing is moved for what is learned meanwhile
         await site.start()
         await site.all_known()
         limit_w = round(0.8 * site.full_w)
