@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.rig import MODES, SITE, SLIDER, PaperSite, ladder, spec_of, tree_of
+from core.rig import MODES, PLENTY_W, SITE, SLIDER, SWITCH, PaperSite, ladder, spec_of, tree_of
 from curtaild.core.allocation import Issuer, Urgency
 from curtaild.core.events import Ack, ActuationChanged, ActuationStage, DeficitChanged
 from curtaild.core.feeders import FeederSpec
@@ -131,3 +131,16 @@ def test_a_coming_emergency_is_met_when_it_begins() -> None:
     site.run(50)
     (at, command) = site.commands[-1]
     assert (at, command.target.draw_w) == (opens_at - 22.0, 1_000.0)
+
+
+def test_what_a_meter_goes_on_showing_above_an_emergency_s_limit_is_shed_past_flex_too() -> None:
+    """One says that it stopped and draws on; the sums say that the limit is kept, the meter that it is not."""
+    tree = tree_of(FeederSpec(SITE, None, PLENTY_W, meter_stale_after_s=10.0))
+    specs = [spec_of(f"m{index}", SWITCH, settle_down_s=60.0, min_off_s=0.0, flex=0.0) for index in range(5)]
+    site = PaperSite(tree=tree, specs=specs, failsafe_w=PLENTY_W, deaf={"m0"})
+    site.tick(site.states(None))
+    site.run(5)
+    site.tick(site.states(4_100.0, urgency=Urgency.EMERGENCY))
+    site.run(28)
+    assert site.device("m0").headed_for() == SWITCH.lowest
+    assert site.true_w() == 4_000.0

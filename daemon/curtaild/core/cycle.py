@@ -236,7 +236,7 @@ def _reserve(site: Site, now: Seconds) -> list[Event]:
 def _set_limits(site: Site, now: Seconds) -> list[Event]:
     """The ceilings in force, and the ramp that follows them down at once and up slowly."""
     events: list[Event] = []
-    stated = site.link.ceilings(now)
+    stated, firm = site.link.ceilings(now), site.link.firm(now) if site.has_flex else {}
     dt_s = now - site.stepped_at
     ramps, held_w = _ramps(site, now), dict(site.ramp_w)
     for feeder, spec in site.tree.specs.items():
@@ -247,6 +247,7 @@ def _set_limits(site: Site, now: Seconds) -> list[Event]:
             site.limited_at, site.exchange_at = now, now
         site.limits[feeder] = (ceiling, source)
         limit_w = within(ceiling, spec.rating_w)
+        site.firm_w[feeder] = within(firm.get(feeder, UNLIMITED), spec.rating_w)
         site.ramp_w[feeder] = limit_w
         if feeder in ramps:
             site.ramp_w[feeder] = min(limit_w, _ramped_w(site, feeder, ramps[feeder], held_w.get(feeder, 0.0), dt_s))
@@ -340,15 +341,15 @@ def _waits_for_falls(site: Site, now: Seconds) -> bool:
 def _room(site: Site, now: Seconds) -> Room:
     """What each feeder is over by or has free, now and under the lower limits that are known to come."""
     room = Room()
-    firm = site.link.firm(now) if site.has_flex else None
     for feeder in site.tree.specs:
         sums, limit_w, ramp_w = site.tallies[feeder], site.limit_w(feeder), site.ramp_w[feeder]
         is_over = sums.total_planned_w > limit_w + MILLIWATT and not _is_noise(site, feeder, limit_w)
         over_w = sums.total_planned_w - limit_w if is_over else _unexplained_w(site, feeder, limit_w, now)
         room.over_w[feeder] = over_w + site.policy.margin_w(limit_w) if over_w > 0 else 0.0
         room.free_w[feeder] = ramp_w - site.policy.margin_w(ramp_w) - sums.total_reserved_w
-        if firm is not None:
-            room.firm_over_w[feeder] = _firm_over_w(site, feeder, firm)
+        if site.has_flex:
+            margin_w = site.policy.margin_w(limit_w)
+            room.firm_over_w[feeder] = _firm_part_w(room.over_w[feeder], limit_w, site.firm_w[feeder], margin_w)
         if sums.spread_w > 0.0:
             room.edge_w2[feeder] = sums.edge_w2
     interlock.hold_room(site.interlocks, site.tree, room, now)
@@ -386,15 +387,15 @@ def _window(site: Site, moment: Seconds, ceilings: dict[FeederId, Ceiling]) -> W
         window.over_w[feeder] = sums.total_planned_w - limit_w + margin_w if sums.total_planned_w > limit_w else 0.0
         window.free_w[feeder] = limit_w - margin_w - sums.total_reserved_w
         if firm is not None:
-            window.firm_over_w[feeder] = _firm_over_w(site, feeder, firm)
+            firm_w = within(firm.get(feeder, UNLIMITED), spec.rating_w)
+            window.firm_over_w[feeder] = _firm_part_w(window.over_w[feeder], limit_w, firm_w, margin_w)
     return window if is_lower else None
 
 
-def _firm_over_w(site: Site, feeder: FeederId, firm: dict[FeederId, Ceiling]) -> Watts:
-    """What a feeder is over by, margin included, of what must hold even past the devices' flex."""
-    limit_w = within(firm.get(feeder, UNLIMITED), site.tree.specs[feeder].rating_w)
-    over_w = site.tallies[feeder].total_planned_w - limit_w
-    return over_w + site.policy.margin_w(limit_w) if over_w > MILLIWATT else 0.0
+def _firm_part_w(over_w: Watts, limit_w: Watts, firm_w: Watts, margin_w: Watts) -> Watts:
+    """How much of what is over `limit_w`, margin included, is over the firm limit too."""
+    above_w = firm_w - limit_w
+    return over_w - above_w if over_w - margin_w > above_w else 0.0
 
 
 def _unexplained_w(site: Site, feeder: FeederId, limit_w: Watts, now: Seconds) -> Watts:
@@ -489,7 +490,7 @@ def _standing(site: Site, feeder: FeederId) -> Standing:
     sums = site.tallies[feeder]
     meter = site.meters.get(feeder)
     is_metered = meter is not None and meter.is_fresh
-    spared_w = sums.spared_w if site.has_flex and not _is_firm(site, feeder) else 0.0
+    spared_w = sums.spared_w if site.limit_w(feeder) < site.firm_w[feeder] else 0.0
     metered_w = meter.settled_w if meter is not None and is_metered else None
     return Standing(
         limit_w=site.limit_w(feeder),
@@ -500,12 +501,6 @@ def _standing(site: Site, feeder: FeederId) -> Standing:
         floor_w=sums.lowest_w + spared_w + sums.auxiliary_w,
         deficit_w=site.deficits[feeder],
     )
-
-
-def _is_firm(site: Site, feeder: FeederId) -> bool:
-    """Whether the limit in force at the feeder takes what flex spares."""
-    firm = site.link.firm(site.stepped_at).get(feeder, UNLIMITED)
-    return site.limit_w(feeder) >= within(firm, site.tree.specs[feeder].rating_w)
 
 
 def _with_watts(site: Site, events: list[Event]) -> list[Event]:

@@ -63,6 +63,7 @@ class Site:
         self.interlocks: dict[FeederId, Interlock] = {}
         self.compliance = Compliance(epoch)
         self.limits: dict[FeederId, tuple[Ceiling, str]] = {}
+        self.firm_w: dict[FeederId, Watts] = {}
         self.ramp_w: dict[FeederId, Watts] = {}
         self.deficits: dict[FeederId, Watts] = {}
         self.tallies: dict[FeederId, FeederTally] = {}
