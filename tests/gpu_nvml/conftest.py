@@ -19,6 +19,16 @@ __all__ = ["make_gpus"]
 
 OpenNode = Callable[..., AbstractAsyncContextManager[GpuNode]]
 
+LONG_S = 50.0
+"""For every deadline: where an answer comes, a busy machine may take its time."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for deadline in ("gpus.OPEN_DEADLINE_S", "gpus.CLOSE_DEADLINE_S", "node.CLOSE_DEADLINE_S", "node.FILE_DEADLINE_S"):
+        monkeypatch.setattr(f"curtaild_drivers.gpu.{deadline}", LONG_S)
+    monkeypatch.setattr("curtaild_drivers.gpu.hooks._LAST_WORDS_S", LONG_S)
+
 
 @pytest.fixture
 def open_node(tmp_path: Path) -> OpenNode:
@@ -26,7 +36,11 @@ def open_node(tmp_path: Path) -> OpenNode:
 
     @asynccontextmanager
     async def opened(gpus: StubGpus, **settings: Any) -> AsyncIterator[GpuNode]:
-        settings.setdefault("state_file", tmp_path / "gpu-state.json")
+        settings = {
+            "state_file": tmp_path / "gpu-state.json",
+            "read_deadline_s": LONG_S,
+            "write_deadline_s": LONG_S,
+        } | settings
         with gpus.here():
             node = GpuNode("localhost", NvmlSettings.model_validate(settings), NvmlHost())
             try:

@@ -97,7 +97,7 @@ def bindings(monkeypatch: pytest.MonkeyPatch) -> Bindings:
 
 @pytest.fixture
 def node(tmp_path: Path) -> GpuNode:
-    settings = AmdSettings(base_w=1_000.0, gpu_factor=1.0, state_file=tmp_path / "gpu-state.json")
+    settings = AmdSettings(base_w=1_000.0, gpu_factor=1.0, state_file=tmp_path / "gpu-state.json", read_deadline_s=50)
     return open_device("localhost", settings, OpenContext())
 
 

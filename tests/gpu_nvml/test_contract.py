@@ -20,6 +20,7 @@ from drivers.test_contract import (
     test_each_point_is_reached_and_the_draw_follows,
     test_points_begin_at_off_and_end_at_what_it_is_rated,
 )
+from gpu_nvml.conftest import LONG_S
 from gpu_nvml.test_node import busy, near, wall_w
 from nvml_stub.fixtures import MakeGpus
 
@@ -40,11 +41,12 @@ async def bench(make_gpus: MakeGpus, tmp_path: Path) -> AsyncIterator[Bench]:
     def opener(remembered: Identity | None = None, **settings: Any) -> Device:
         assert DRIVER.open_device is not None
         settings.setdefault("state_file", tmp_path / "gpu-state.json")
+        settings |= {"read_deadline_s": LONG_S, "write_deadline_s": LONG_S}
         return DRIVER.open_device("localhost", DRIVER.settings.model_validate(settings), OpenContext(remembered))
 
     with gpus.here():
         device = opener()
-        yield Bench(device, opener, patience_s=10.0)
+        yield Bench(device, opener, patience_s=60.0)
         await device.close()
 
 

@@ -108,10 +108,8 @@ async def test_it_holds_its_own_gpus_under_the_failsafe_limit_and_leaves_them_th
 
     assert drawn_w() > 8_000
     await until("the node is under the fail-safe limit", lambda: drawn_w() <= 5_000)
-    held_w = [gpus.requested_w(gpu) for gpu in range(8)]
-    assert 200 < held_w[0] < 350
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0, (tmp_path / "log").read_text()
-    assert [gpus.requested_w(gpu) for gpu in range(8)] == held_w
+    assert process.wait(60) == 0, (tmp_path / "log").read_text()
+    assert all(200 < gpus.requested_w(gpu) < 350 for gpu in range(8)), "and not back at 700"
     found = json.loads((tmp_path / "gpu-state.json").read_text())
     assert list(found["limits_mw"].values()) == [700_000] * 8

@@ -16,6 +16,7 @@ from curtaild_drivers.contract import (
     OperatingPoint,
     Outcome,
     OutcomeUnknown,
+    Reading,
     Refused,
     RunState,
     Unreachable,
@@ -26,12 +27,13 @@ from curtaild_drivers.gpu.memory import NodeMemory
 from curtaild_drivers.gpu.node import GpuNode
 from gpu_nvml.conftest import OpenNode
 from gpu_nvml.test_node import at, busy, near, wall_w
+from loop_clock import comes_true, cut_short
 from nvml_stub.fixtures import MakeGpus
 from nvml_stub.gpus import StubGpus
 from nvml_stub.library import LACKING_BEFORE_535
 from nvml_stub.models import GH200_MODULE_ONLY, H100
 
-SETTER = "nvmlDeviceSetPowerManagementLimit"
+SETTER, ASKED = "nvmlDeviceSetPowerManagementLimit", "nvmlDeviceGetFieldValues"
 NO_PERMISSION, UNKNOWN, GPU_IS_LOST = 4, 999, 15
 
 
@@ -143,10 +145,10 @@ async def test_a_hung_gpu_is_waited_for_once_and_is_well_when_it_comes_back(
     make_gpus: MakeGpus, open_node: OpenNode
 ) -> None:
     gpus = make_gpus([H100] * 3, speed=0.0)
-    async with open_node(gpus, read_deadline_s=0.1) as node:
+    async with open_node(gpus) as node:
         await node.read()
         gpus.hang(2)
-        first = await node.read()
+        first = await cut_short(node.read(), lambda: is_hung(gpus, node, 2, ASKED))
         assert first.state is RunState.FAULT
         assert first.fault is not None
         assert first.fault.startswith("GPU 2: a call into the driver has not come back for")
@@ -158,64 +160,64 @@ async def test_a_hung_gpu_is_waited_for_once_and_is_well_when_it_comes_back(
         assert threading.active_count() == threads
         assert gpus.calls("nvmlDeviceGetFieldValues") - calls <= 2 * 50, "nothing was sent to the one that hangs"
         gpus.release(2)
-        await back_to(node, RunState.IDLE)
-        assert (await node.read()).power_w == near(wall_w(3 * 70))
+        assert (await back_to(node, RunState.IDLE)).power_w == near(wall_w(3 * 70))
 
 
-async def back_to(node: GpuNode, state: RunState) -> None:
-    """A call that was let go comes back when its thread is scheduled."""
-    async with asyncio.timeout(10):
-        while (await node.read()).state is not state:
+def is_hung(gpus: StubGpus, node: GpuNode, gpu: int, symbol: str) -> bool:
+    """Whether this GPU's call hangs, and all that was asked of the others has come back."""
+    return gpus.hanging(symbol) == 1 and all(slot.lane.is_idle for slot in node._slots if slot.index != gpu)
+
+
+async def back_to(node: GpuNode, state: RunState) -> Reading:
+    """A call that was let go comes back when its thread is scheduled, and what a GPU does is told after its draw."""
+    async with asyncio.timeout(40):
+        while (reading := await node.read()).state is not state:
             pass
+    return reading
 
 
 async def test_a_hung_write_has_an_unknown_outcome_and_the_others_were_told(
     make_gpus: MakeGpus, open_node: OpenNode
 ) -> None:
     gpus = make_gpus([H100] * 3)
-    async with open_node(gpus, write_deadline_s=0.1, read_deadline_s=0.1) as node:
+    async with open_node(gpus) as node:
         await node.read()
         gpus.hang(1, after_writing=True)
         with pytest.raises(OutcomeUnknown, match=r"GPU 1: .*has not come back"):
-            await node.apply(at(wall_w(900)))
+            await cut_short(node.apply(at(wall_w(900))), lambda: is_hung(gpus, node, 1, SETTER))
         assert requested_w(gpus) == [300.0] * 3, "it worked, and nobody could know"
         gpus.release(1)
-        await back_to(node, RunState.IDLE)
-        assert (await node.read()).limit_w == near(wall_w(900)), "the read-back decides"
+        assert (await back_to(node, RunState.IDLE)).limit_w == near(wall_w(900)), "the read-back decides"
 
 
 async def test_a_gpu_that_hangs_in_a_raise_counts_at_what_it_may_have_taken(
     make_gpus: MakeGpus, open_node: OpenNode
 ) -> None:
     gpus = make_gpus([H100] * 2, speed=0.0)
-    async with open_node(gpus, write_deadline_s=0.05) as node:
+    async with open_node(gpus) as node:
         await node.apply(at(wall_w(600)))
         await node.read()
         gpus.hang(0)
         with pytest.raises(OutcomeUnknown):
-            await node.apply(at(wall_w(1_000)))
+            await cut_short(node.apply(at(wall_w(1_000))), lambda: is_hung(gpus, node, 0, ASKED))
         assert (await node.read()).power_w == near(wall_w(500 + 70))
 
 
 async def test_a_host_that_hangs_while_it_opens_is_told_and_not_waited_for(
-    make_gpus: MakeGpus, open_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+    make_gpus: MakeGpus, open_node: OpenNode
 ) -> None:
-    monkeypatch.setattr("curtaild_drivers.gpu.gpus.OPEN_DEADLINE_S", 0.1)
     gpus = make_gpus([H100])
     gpus.hang(0)
     async with open_node(gpus) as node:
-        for _ in range(3):
+        with pytest.raises(Unreachable, match="has not come back"):
+            await cut_short(node.read(), lambda: gpus.hanging("nvmlDeviceGetUUID") == 1)
+        for _ in range(2):
             with pytest.raises(Unreachable, match="has not come back"):
                 await node.read()
         gpus.release(0)
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    reading = await node.read()
-                    break
-                except Unreachable:
-                    await asyncio.sleep(0)
-    assert reading.power_w == near(wall_w(70))
+        (opening,) = (slot.lane for slot in node._slots)
+        await comes_true(lambda: not opening.is_hung)
+        assert (await node.read()).power_w == near(wall_w(70))
 
 
 # ---- a setter that lies or refuses ----------------------------------------------------------------
@@ -308,10 +310,8 @@ async def test_an_xid_is_a_fault_for_ten_minutes_and_a_program_s_own_is_none(
         assert (await node.read()).fault is None
         gpus.xid(1, 94)
         gpus.xid(1, 43)
-        async with asyncio.timeout(10):
-            while (reading := await node.read()).fault is None:
-                pass  # a reading answers first, and asks for errors afterwards
-        assert (reading.state, reading.fault) == (RunState.FAULT, "GPU 1: its driver told of XID 94")
+        reading = await back_to(node, RunState.FAULT)
+        assert reading.fault == "GPU 1: its driver told of XID 94"
         monkeypatch.setattr(slot, "XID_COUNTS_FOR_S", 0.0)
         assert (await node.read()).fault is None
 
@@ -389,13 +389,13 @@ async def test_a_driver_that_was_updated_under_it_is_opened_anew(make_gpus: Make
     gpus = make_gpus([H100])
     async with open_node(gpus) as node:
         await node.read()
-        gpus.fails("nvmlDeviceGetFieldValues", 1)  # uninitialised
-        for _ in range(2):
-            with pytest.raises(DriverError, match="opened anew"):
-                await node.read()
-        gpus.fails("nvmlDeviceGetFieldValues", 0)
+        gpus.fails(ASKED, 1)  # uninitialised
+        async with asyncio.timeout(40):
+            while gpus.calls("nvmlInitWithFlags") < 2:  # not while a call is under way in the old one
+                with pytest.raises(DriverError, match="opened anew"):
+                    await node.read()
+        gpus.fails(ASKED, 0)
         assert (await node.read()).power_w == near(wall_w(70))
-        assert gpus.calls("nvmlInitWithFlags") >= 2
 
 
 # ---- the state file -------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ async def test_a_node_offers_what_its_throughput_shows(
 
     async def works_at(node: GpuNode, gpu_w: float, achieved: float, enough: Callable[[], bool]) -> None:
         await node.apply(at(wall_w(2 * gpu_w)))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not enough():
                 file.write_text(str(achieved))
                 await node.read()
@@ -257,7 +257,7 @@ async def test_the_poller_asks_anew_what_is_offered_once_more_is_known(make_gpus
         polling = asyncio.create_task(poller.run())
         described: list[float] = []
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while len(described) < 2:
                     described += [found.points.points[1].rate for found in inbox.take().described]
                     await asyncio.to_thread(os.sched_yield)

@@ -26,6 +26,7 @@ from curtaild_drivers.gpu.node import GpuNode
 from gpu_nvml.conftest import OpenNode
 from gpu_nvml.test_node import busy, near, wall_w
 from gpu_nvml.test_stages import CLOCK_LOCK, hook_stage
+from loop_clock import comes_true
 from nvml_stub.fixtures import MakeGpus
 from nvml_stub.gpus import StubGpus
 
@@ -56,6 +57,7 @@ class NodeSite:
                 Answer(NODE, command.actuation, ActuationStage.ANSWERED, paper.now - 0.5, outcome.value)
             )
         reading = replace(await self.node.read(), taken_at=paper.now)
+        await comes_true(lambda: all(slot.is_idle for slot in self.node._slots))  # what they do is asked after it
         inputs.readings.append((NODE, reading))
         inputs.meters.append((SITE, MeterReading(paper.now, self.true_w() + paper.now % 2)))
         decision = step(paper.site, inputs, paper.now)

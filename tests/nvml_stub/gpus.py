@@ -218,6 +218,13 @@ class StubGpus:
         except KeyError:
             return 0
 
+    def hanging(self, symbol: str) -> int:
+        """How many calls of a symbol hang right now, in all processes. 0 where none has loaded the library yet."""
+        try:
+            return int(self._symbol(symbol).hanging)
+        except KeyError:
+            return 0
+
     # --- the shared file -----------------------------------------------------------------------------
 
     def _shared(self, gpu: int) -> SharedGpu:

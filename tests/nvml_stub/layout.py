@@ -37,7 +37,7 @@ class SharedGpu(ctypes.Structure):
 
 
 class Symbol(ctypes.Structure):
-    _fields_ = [("name", c_char * 56), ("calls", c_uint64), *_words("result", "unused")]
+    _fields_ = [("name", c_char * 56), ("calls", c_uint64), *_words("result", "hanging")]
 
 
 class Event(ctypes.Structure):

@@ -50,8 +50,11 @@ static void pause_us(uint32_t us) {
 
 static uint32_t number_of(device_t gpu) { return (uint32_t)(gpu - farm->gpus); }
 
-static void hang(device_t gpu, uint32_t kind) {
+static void hang(enum at symbol, device_t gpu, uint32_t kind) {
+    if (__atomic_load_n(&gpu->hang, __ATOMIC_ACQUIRE) != kind) return;
+    __atomic_add_fetch(&farm->symbols[symbol].hanging, 1, __ATOMIC_RELEASE);
     while (__atomic_load_n(&gpu->hang, __ATOMIC_ACQUIRE) == kind) pause_us(1000);
+    __atomic_sub_fetch(&farm->symbols[symbol].hanging, 1, __ATOMIC_RELEASE);
 }
 
 /* Count the call, take its time, and say with what it fails. */
@@ -66,7 +69,7 @@ static result_t enter_gpu(enum at symbol, device_t gpu) {
     result_t trouble = enter(symbol);
     if (trouble) return trouble;
     if (gpu < farm->gpus || gpu >= farm->gpus + farm->gpu_count) return INVALID_ARGUMENT;
-    hang(gpu, HANG_BEFORE);
+    hang(symbol, gpu, HANG_BEFORE);
     return gpu->lost || gpu->generation != generations[number_of(gpu)] ? GPU_IS_LOST : SUCCESS;
 }
 
@@ -341,7 +344,7 @@ result_t nvmlDeviceGetFieldValues(device_t gpu, int32_t count, struct field *fie
     return SUCCESS;
 }
 
-static result_t set_limit(device_t gpu, uint32_t scope, uint32_t limit_mw) {
+static result_t set_limit(enum at symbol, device_t gpu, uint32_t scope, uint32_t limit_mw) {
     if (scope >= SCOPES || !gpu->limits[scope].settable) return NOT_SUPPORTED;
     if (farm->deny_permission) return NO_PERMISSION;
     struct limit *limit = &gpu->limits[scope];
@@ -350,13 +353,13 @@ static result_t set_limit(device_t gpu, uint32_t scope, uint32_t limit_mw) {
     stub_settle(farm, number_of(gpu));
     limit->requested_mw = limit_mw;
     stub_unlock(farm);
-    hang(gpu, HANG_AFTER_WRITING);
+    hang(symbol, gpu, HANG_AFTER_WRITING);
     return SUCCESS;
 }
 
 result_t nvmlDeviceSetPowerManagementLimit(device_t gpu, uint32_t limit_mw) {
     ENTER_GPU(nvmlDeviceSetPowerManagementLimit, gpu);
-    return set_limit(gpu, SCOPE_GPU, limit_mw);
+    return set_limit(AT_nvmlDeviceSetPowerManagementLimit, gpu, SCOPE_GPU, limit_mw);
 }
 
 struct scoped_power {
@@ -366,7 +369,7 @@ struct scoped_power {
 result_t nvmlDeviceSetPowerManagementLimit_v2(device_t gpu, const struct scoped_power *power) {
     ENTER_GPU(nvmlDeviceSetPowerManagementLimit_v2, gpu);
     if (power->version != (sizeof *power | 2u << 24)) return ARGUMENT_VERSION_MISMATCH;
-    return set_limit(gpu, power->scope, power->limit_mw);
+    return set_limit(AT_nvmlDeviceSetPowerManagementLimit_v2, gpu, power->scope, power->limit_mw);
 }
 
 /* --- clocks ------------------------------------------------------------------------------------------------------ */
@@ -406,25 +409,26 @@ result_t nvmlDeviceGetSupportedGraphicsClocks(device_t gpu, uint32_t memory_mhz,
     return SUCCESS;
 }
 
-static result_t lock_clocks(device_t gpu, uint32_t max_mhz) {
+static result_t lock_clocks(enum at symbol, device_t gpu, uint32_t max_mhz) {
     if (farm->deny_permission) return NO_PERMISSION;
     stub_lock(farm);
     stub_settle(farm, number_of(gpu));
     gpu->lock_max_mhz = max_mhz;
     stub_unlock(farm);
-    hang(gpu, HANG_AFTER_WRITING);
+    hang(symbol, gpu, HANG_AFTER_WRITING);
     return SUCCESS;
 }
 
 result_t nvmlDeviceSetGpuLockedClocks(device_t gpu, uint32_t min_mhz, uint32_t max_mhz) {
     ENTER_GPU(nvmlDeviceSetGpuLockedClocks, gpu);
     if (min_mhz > max_mhz || max_mhz < LOWEST_MHZ) return INVALID_ARGUMENT;
-    return lock_clocks(gpu, max_mhz < gpu->max_clock_mhz ? max_mhz : gpu->max_clock_mhz);
+    uint32_t highest_mhz = max_mhz < gpu->max_clock_mhz ? max_mhz : gpu->max_clock_mhz;
+    return lock_clocks(AT_nvmlDeviceSetGpuLockedClocks, gpu, highest_mhz);
 }
 
 result_t nvmlDeviceResetGpuLockedClocks(device_t gpu) {
     ENTER_GPU(nvmlDeviceResetGpuLockedClocks, gpu);
-    return lock_clocks(gpu, 0);
+    return lock_clocks(AT_nvmlDeviceResetGpuLockedClocks, gpu, 0);
 }
 
 result_t nvmlDeviceSetPersistenceMode(device_t gpu, uint32_t mode) {

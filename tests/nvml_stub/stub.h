@@ -56,7 +56,7 @@ struct symbol {
     char name[56];
     uint64_t calls;
     uint32_t result; /* what it fails with, 0: it works */
-    uint32_t unused;
+    uint32_t hanging; /* calls that hang now */
 };
 
 struct event {

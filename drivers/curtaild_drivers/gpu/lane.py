@@ -67,6 +67,8 @@ class Lane:
         except TimeoutError:
             if job.cancel():
                 raise Busy(self._hung_words()) from None
+            if job.done():
+                return job.result()  # in time: it is the loop that was held up
             raise Hung(self._hung_words()) from None
         finally:
             if not job.done() or job.cancelled():

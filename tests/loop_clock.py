@@ -1,0 +1,38 @@
+"""The running loop's clock, which a test may put forward. So a deadline is long where an answer comes, on however slow
+a machine, and where none comes it passes at once: not before what it cuts short has begun, and at no cost of time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+LONG_S = 3_600.0
+"""Longer than any deadline."""
+
+
+def put_forward(seconds: float = LONG_S) -> None:
+    """Let so much of the loop's time pass at once. For asyncio's own loops, each of which lives for one test."""
+    loop = asyncio.get_running_loop()
+    truly = loop.time
+    vars(loop)["time"] = lambda: truly() + seconds
+
+
+async def comes_true(is_so: Callable[[], bool], within_s: float = 60.0) -> None:
+    """Wait for what a thread or a process does, where no event tells of it."""
+    async with asyncio.timeout(within_s):
+        while not is_so():
+            await asyncio.to_thread(os.sched_yield)
+
+
+async def cut_short(work: Coroutine[Any, Any, T], once: Callable[[], bool]) -> T:
+    """What comes of `work` when its deadline passes as soon as `once` is true: when it waits in vain."""
+    doing = asyncio.create_task(work)
+    await asyncio.sleep(0)  # its own first turn
+    await comes_true(once)
+    put_forward()
+    return await doing
