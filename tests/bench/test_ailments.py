@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -12,27 +14,40 @@ from bench.book import address
 from bench.compiled import RESPONDER, compile_all, compiler
 from bench.responder import Responder, responder_on
 
+from loop_clock import comes_true
+
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler (apt install gcc libc6-dev)")
 
 COUNT = 100
 LONG_S = 0.3
-"""What has not been answered by then, on loopback, will not be."""
+"""What has not been answered so long after all others, on loopback, will not be."""
 
 
-def ask(number: int, port: int, question: bytes) -> str:
-    """What befalls one question to a device of the first firmware."""
-    with closing(socket.socket()) as caller:
-        caller.settimeout(LONG_S)
-        is_connected = False
-        try:
-            caller.connect((address(0, number), port))
-            is_connected = True
-            caller.sendall(question)
-            return caller.recv(100).decode() or "closed"
-        except TimeoutError:
-            return "no answer" if is_connected else "no connection"
-        except ConnectionError:
-            return "reset"
+async def ask(number: int, port: int, question: bytes, befell: dict[int, str]) -> None:
+    """Put one question to a device of the first firmware; what befalls it so far is in `befell`."""
+    befell[number] = "no connection"
+    try:
+        reader, writer = await asyncio.open_connection(address(0, number), port)
+        befell[number] = "no answer"
+        with closing(writer):
+            writer.write(question)
+            befell[number] = (await reader.read(100)).decode() or "closed"
+    except ConnectionError:
+        befell[number] = "reset"
+
+
+async def ask_all(port: int, expected: dict[str, int]) -> dict[str, int]:
+    """How many questions, one to each device, met with what; once it is as expected, and stays so."""
+    befell: dict[int, str] = {}
+    asking = [asyncio.create_task(ask(number, port, b"stop", befell)) for number in range(1, COUNT + 1)]
+    with suppress(TimeoutError):
+        await comes_true(lambda: Counter(befell.values()) == expected)
+    await asyncio.wait(asking, timeout=LONG_S)
+    for each in asking:
+        each.cancel()
+    found = Counter(befell.values())
+    await asyncio.gather(*asking, return_exceptions=True)
+    return found
 
 
 @pytest.fixture
@@ -59,13 +74,8 @@ async def test_a_twentieth_each_hang_refuse_and_are_silent_until_all_are_well_ag
 ) -> None:
     assert await devices.drawn_w() == 3_000.0 * COUNT
     await devices.ail()
-    found = [ask(number, port, b"stop") for number in range(1, COUNT + 1)]
-    assert {what: found.count(what) for what in set(found)} == {
-        "yes": 85,
-        "no answer": 5,
-        "reset": 5,
-        "no connection": 5,
-    }
+    ill = {"yes": 85, "no answer": 5, "reset": 5, "no connection": 5}
+    assert await ask_all(port, ill) == ill
     assert await devices.well() == (85, 85)
     assert await devices.drawn_w() == 3_000.0 * 15 + 10.0 * 85
     report = await devices.report()
@@ -73,6 +83,6 @@ async def test_a_twentieth_each_hang_refuse_and_are_silent_until_all_are_well_ag
 
     await devices.reset()
     assert await devices.well() == (0, 85)
-    assert {ask(number, port, b"stop") for number in range(1, COUNT + 1)} == {"yes"}
+    assert await ask_all(port, {"yes": COUNT}) == {"yes": COUNT}
     assert await devices.stopped() == COUNT
     assert len((await devices.report()).well) == 85

@@ -15,6 +15,7 @@ from curtaild_drivers.contract import Device, Identity, Watts
 from curtaild_drivers.registry import OpenContext
 from curtaild_emulator import MODELS, EmulatedFarm, FarmPlan, Fault, Miner, Ports
 from curtaild_emulator.wires.unit import Unit
+from drivers.tiny_servers import IN_TIME
 
 FIRMWARES = {
     "antminer": "antminer-s21",
@@ -117,14 +118,14 @@ async def emulated_bench(firmware: str, speed: float = 1_000.0, latency_s: float
     )
     async with AsyncExitStack() as stack:
         farm = await stack.enter_async_context(EmulatedFarm(plan))
-        settings = {"firmware": MODELS[FIRMWARES[firmware]].firmware.value, "read_deadline_s": 2, "write_deadline_s": 2}
+        settings = {"firmware": MODELS[FIRMWARES[firmware]].firmware.value, **IN_TIME}
         settings |= {"rpc_port": farm.ports.rpc or 1, "http_port": farm.ports.http or 1}
         settings |= {"v3_port": farm.ports.whatsminer_v3 or 1, "braiins_port": farm.ports.braiins or 1}
         settings |= {"auradine_port": farm.ports.auradine or 1}
         open_another = _opener(_ADDRESS, settings, {})
         device = open_another()
         stack.push_async_callback(device.close)
-        yield Bench(device, open_another, patience_s=10.0, farm=farm)
+        yield Bench(device, open_another, patience_s=60.0, farm=farm)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -25,7 +25,7 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, Server, digest_http, http_answer, patience, rpc
+from drivers.tiny_servers import CLOSE, HANG, HOST, IN_TIME, Answer, Server, digest_http, http_answer, rpc
 
 OFF, LOW, NORMAL = (OperatingPoint(key, draw_w, 0.0) for key, draw_w in (("off", 30), ("low", 2600), ("normal", 3500)))
 
@@ -85,7 +85,7 @@ async def running(miner: Miner, password: str = "root", **settings: Any) -> Asyn
     """The driver's device beside a scripted miner."""
     assert DRIVER.open_device is not None
     async with rpc(miner.answer_rpc) as miner.rpc, digest_http(miner.answer_web, password) as miner.web:
-        chosen = {"rpc_port": miner.rpc.port, "http_port": miner.web.port, "read_deadline_s": 3, "write_deadline_s": 3}
+        chosen = {"rpc_port": miner.rpc.port, "http_port": miner.web.port, **IN_TIME}
         known = Identity("Antminer", "S21", "antminer")
         device = DRIVER.open_device(
             HOST, DRIVER.settings.model_validate(chosen | settings), OpenContext(remembered=known)
@@ -193,7 +193,7 @@ async def test_without_whole_pools_nothing_is_written(pools: Any, why: str) -> N
     ],
 )
 async def test_a_configuration_that_cannot_be_read_is_not_overwritten(reads: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(reads=reads), write_deadline_s=patience(reads)) as device:
+    async with running(miner := Miner(reads=reads)) as device:
         with pytest.raises(error):
             await device.apply(OFF)
     assert miner.written == []
@@ -212,7 +212,7 @@ async def test_a_configuration_that_cannot_be_read_is_not_overwritten(reads: Ans
     ],
 )
 async def test_only_success_is_success(writes: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(writes=writes), write_deadline_s=patience(writes)) as device:
+    async with running(miner := Miner(writes=writes)) as device:
         await device.read()
         with pytest.raises(error):
             await device.apply(OFF)
@@ -220,7 +220,7 @@ async def test_only_success_is_success(writes: Answer, error: type[Exception]) -
 
 
 async def test_after_an_unknown_outcome_the_device_is_asked_what_it_is_set_to() -> None:
-    async with running(miner := Miner(writes=HANG), write_deadline_s=patience(HANG)) as device:
+    async with running(miner := Miner(writes=HANG)) as device:
         await device.read()
         miner.configuration["bitmain-work-mode"] = "1"  # it was taken after all
         with pytest.raises(OutcomeUnknown):
@@ -287,7 +287,7 @@ async def test_gone_altogether_is_unreachable() -> None:
 
 
 async def test_a_hanging_web_server_does_not_take_the_readings_with_it() -> None:
-    async with running(miner := Miner(reads=HANG), read_deadline_s=0.5) as device:
+    async with running(miner := Miner(reads=HANG)) as device:
         for _ in range(3):
             reading = await device.read()
             assert (reading.state, reading.point_key) == (RunState.RUNNING, None)

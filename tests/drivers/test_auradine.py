@@ -26,7 +26,7 @@ from curtaild_drivers.contract import (
 from curtaild_drivers.registry import OpenContext
 from drivers.conftest import Bench
 from drivers.rigs import rig_of
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, HttpAsked, Server, http_answer, patience, plain_http, rpc
+from drivers.tiny_servers import CLOSE, HANG, HOST, IN_TIME, Answer, HttpAsked, Server, http_answer, plain_http, rpc
 
 OFF = OperatingPoint("off", 50, 0.0)
 NORMAL = OperatingPoint("normal", 3300, 150e12)
@@ -95,8 +95,7 @@ class Miner:
 async def running(miner: Miner, password: str | None = None, **settings: Any) -> AsyncIterator[Device]:
     assert DRIVER.open_device is not None
     async with plain_http(miner.answer) as miner.wire, rpc(miner.rpc) as on_rpc:
-        chosen = {"auradine_port": miner.wire.port, "rpc_port": on_rpc.port}
-        chosen |= {"read_deadline_s": 3, "write_deadline_s": 3}
+        chosen = {"auradine_port": miner.wire.port, "rpc_port": on_rpc.port, **IN_TIME}
         secrets = {"password": password} if password else {}
         known = Identity("Auradine", "AT1500", "auradine")
         device = DRIVER.open_device(
@@ -197,7 +196,7 @@ async def test_a_wrong_password_and_the_right_one() -> None:
     ],
 )
 async def test_only_success_is_success(verdict: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(verdict=verdict), write_deadline_s=patience(verdict)) as device:
+    async with running(miner := Miner(verdict=verdict)) as device:
         await device.read()
         with pytest.raises(error):
             await device.apply(OFF)

@@ -24,7 +24,7 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, Server, patience, text_rpc
+from drivers.tiny_servers import CLOSE, HANG, HOST, IN_TIME, Answer, Server, text_rpc
 
 OFF = OperatingPoint("off", 20, 0.0)
 LOW = OperatingPoint("low", 837, 54e12)
@@ -98,7 +98,7 @@ class Miner:
 async def running(miner: Miner, piece: int = 1 << 20, **settings: Any) -> AsyncIterator[Device]:
     assert DRIVER.open_device is not None
     async with text_rpc(miner.answer, piece) as miner.wire:
-        chosen = {"rpc_port": miner.wire.port, "read_deadline_s": 3, "write_deadline_s": 3}
+        chosen = {"rpc_port": miner.wire.port, **IN_TIME}
         known = Identity("Avalon", "Avalon Q", "avalon")
         device = DRIVER.open_device(
             HOST, DRIVER.settings.model_validate(chosen | settings), OpenContext(remembered=known)
@@ -214,7 +214,7 @@ async def test_a_point_it_does_not_have_is_never_sent() -> None:
     ],
 )
 async def test_only_success_is_success(verdict: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(verdict=verdict), write_deadline_s=patience(verdict)) as device:
+    async with running(miner := Miner(verdict=verdict)) as device:
         with pytest.raises(error):
             await device.apply(OFF)
     assert miner.obeyed == ["softoff,1"], "one attempt"

@@ -23,7 +23,7 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, HttpAsked, Server, http_answer, patience, plain_http
+from drivers.tiny_servers import CLOSE, HANG, HOST, IN_TIME, Answer, HttpAsked, Server, http_answer, plain_http
 
 OFF = OperatingPoint("off", 3, 0.0)
 
@@ -76,7 +76,7 @@ class Miner:
 async def running(miner: Miner, **settings: Any) -> AsyncIterator[Device]:
     assert DRIVER.open_device is not None
     async with plain_http(miner.answer) as miner.wire:
-        chosen = {"http_port": miner.wire.port, "read_deadline_s": 3, "write_deadline_s": 3}
+        chosen = {"http_port": miner.wire.port, **IN_TIME}
         known = Identity("Bitaxe", "Gamma", "axeos")
         device = DRIVER.open_device(
             HOST, DRIVER.settings.model_validate(chosen | settings), OpenContext(remembered=known)
@@ -206,7 +206,7 @@ async def test_an_older_release_has_no_off() -> None:
     ],
 )
 async def test_only_success_is_success(verdict: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(verdict=verdict), write_deadline_s=patience(verdict)) as device:
+    async with running(miner := Miner(verdict=verdict)) as device:
         with pytest.raises(error):
             await device.apply(OFF)
     assert miner.obeyed == ["pause"], "one attempt"

@@ -35,7 +35,8 @@ from curtaild_emulator.wires.braiins import BraiinsUnit
 from drivers.braiins_miner import Miner, serving
 from drivers.conftest import Bench
 from drivers.rigs import rig_of
-from drivers.tiny_servers import HOST
+from drivers.tiny_servers import HOST, IN_TIME
+from loop_clock import cut_short
 
 OFF = OperatingPoint("off", 50, 0.0)
 
@@ -46,7 +47,7 @@ def limit(draw_w: float) -> OperatingPoint:
 
 def opened(port: int, password: str | None = None, **chosen: Any) -> Device:
     assert DRIVER.open_device is not None
-    all_settings = {"braiins_port": port, "read_deadline_s": 3, "write_deadline_s": 3} | chosen
+    all_settings = {"braiins_port": port, **IN_TIME} | chosen
     known = Identity("Antminer", "S19j Pro", "braiins")
     secrets = {"password": password} if password else {}
     return DRIVER.open_device(
@@ -178,10 +179,10 @@ async def test_only_success_is_success(code: int, error: type[Exception]) -> Non
 
 
 async def test_a_command_without_an_answer_is_unknown_and_the_next_call_gets_a_new_connection() -> None:
-    async with running(miner := Miner(verdict="hang"), write_deadline_s=0.4) as device:
+    async with running(miner := Miner(verdict="hang")) as device:
         await device.read()
         with pytest.raises(OutcomeUnknown):
-            await device.apply(OFF)
+            await cut_short(device.apply(OFF), miner.is_asked.is_set)
         assert (await device.read()).state is RunState.RUNNING
     assert miner.obeyed == ["pause"], "one attempt"
 

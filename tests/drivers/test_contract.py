@@ -8,19 +8,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 from curtaild_drivers.contract import OperatingPoint, Outcome, Reading, RunState
 from drivers.conftest import Bench
 
 
 async def read_until(bench: Bench, shows: Callable[[Reading], bool], asked_at: float) -> Reading:
-    """Reads, taken after `asked_at`, until one shows it; the last one if none does in the bench's patience."""
-    while True:
+    """Reads, taken after `asked_at`, until one shows it; the last one if none does in the bench's patience. An emulated
+    device is given all the time that it needs, in no time, and shows it then or never."""
+    for has_had_time in (False, False, True) if bench.farm is not None else repeat(False):
         reading = await bench.device.read()
         assert reading.taken_at >= asked_at
-        if shows(reading) or time.monotonic() > asked_at + bench.patience_s:
-            return reading
+        if has_had_time or shows(reading) or time.monotonic() > asked_at + bench.patience_s:
+            break
+        if bench.farm is not None:
+            bench.settle()
+    return reading
 
 
 def is_at(points: tuple[OperatingPoint, ...], point: OperatingPoint) -> Callable[[Reading], bool]:

@@ -23,7 +23,7 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, HttpAsked, Server, http_answer, patience, plain_http
+from drivers.tiny_servers import CLOSE, HANG, HOST, IN_TIME, Answer, HttpAsked, Server, http_answer, plain_http
 
 OFF = OperatingPoint("off", 50, 0.0)
 NORMAL = OperatingPoint("normal", 3500, 200e12)
@@ -83,7 +83,7 @@ class Miner:
 async def running(miner: Miner, password: str | None = None, **settings: Any) -> AsyncIterator[Device]:
     assert DRIVER.open_device is not None
     async with plain_http(miner.answer) as miner.wire:
-        chosen = {"rpc_port": miner.wire.port, "read_deadline_s": 3, "write_deadline_s": 3}
+        chosen = {"rpc_port": miner.wire.port, **IN_TIME}
         secrets = {"password": password} if password else {}
         known = Identity("Antminer", "S21", "epic")
         device = DRIVER.open_device(
@@ -213,7 +213,7 @@ async def test_a_wrong_password_reads_and_does_not_write() -> None:
     ],
 )
 async def test_only_success_is_success(verdict: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(verdict=verdict), write_deadline_s=patience(verdict)) as device:
+    async with running(miner := Miner(verdict=verdict)) as device:
         with pytest.raises(error):
             await device.apply(OFF)
     assert miner.obeyed == ["Stop"], "one attempt"

@@ -13,6 +13,7 @@ from curtaild_drivers.asic.frames import FrameChannel, _Connection
 from curtaild_drivers.asic.wire import Unanswered
 from curtaild_drivers.contract import BadReply, Unreachable
 from drivers.tiny_servers import HOST
+from loop_clock import comes_true, put_forward
 
 Serve = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
@@ -64,7 +65,7 @@ async def far_end() -> AsyncIterator[tuple[FarEnd, FrameChannel]]:
             writer.close()
 
 
-async def ask(channel: FrameChannel, body: bytes, *, harmless: bool = True, seconds: float = 3.0) -> bytes:
+async def ask(channel: FrameChannel, body: bytes, *, harmless: bool = True, seconds: float = 50.0) -> bytes:
     return await channel.ask(body, asyncio.get_running_loop().time() + seconds, harmless)
 
 
@@ -98,6 +99,7 @@ async def test_a_late_answer_is_not_taken_for_that_to_the_next_question() -> Non
 
     async def first_is_late(body: bytes, writer: asyncio.StreamWriter) -> None:
         if body == b"late":
+            put_forward()
             await release.wait()
         await echo(body, writer)
 
@@ -105,7 +107,7 @@ async def test_a_late_answer_is_not_taken_for_that_to_the_next_question() -> Non
         await proven(channel)
         end.serve = first_is_late
         with pytest.raises(Unanswered):
-            await ask(channel, b"late", seconds=0.05)
+            await ask(channel, b"late")
         release.set()
         assert await ask(channel, b"next") == b"to next"
         assert len(end.writers) == 2, "the connection that owed an answer was dropped"
@@ -152,7 +154,7 @@ async def test_a_device_that_has_hung_up_is_called_again() -> None:
     async with far_end() as (end, channel):
         await proven(channel)
         end.writers[0].close()
-        await end.writers[0].wait_closed()
+        await comes_true(lambda: channel._idle is not None and not channel._idle.is_open)
         assert await ask(channel, b"stop", harmless=False) == b"to stop"
 
 

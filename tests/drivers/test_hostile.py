@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from curtaild_drivers.asic import DRIVER
 from curtaild_drivers.contract import OFF, DriverError, Identity, OperatingPoint, Reading
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import HOST, digest_http, frames, http_answer, plain_http, rpc, text_rpc
+from drivers.tiny_servers import HOST, IN_TIME, digest_http, frames, http_answer, plain_http, rpc, text_rpc
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 LEAVES |= st.sampled_from(["nan", "0", 10**400, "tuned", "mining", "2300 watt ~ 87 TH"])
@@ -50,7 +50,7 @@ async def test_any_answer_at_all(firmware: str, shape: dict[str, Any]) -> None:
         frames(lambda asked: framed) as on_frames,
         (digest_http if firmware in ("antminer", "marathon") else plain_http)(lambda asked: http_answer(raw)) as on_web,
     ):
-        chosen = {"rpc_port": on_rpc.port, "v3_port": on_frames.port, "http_port": on_web.port}
+        chosen = {"rpc_port": on_rpc.port, "v3_port": on_frames.port, "http_port": on_web.port, **IN_TIME}
         chosen["auradine_port"] = on_web.port
         if firmware == "epic":
             chosen["rpc_port"] = on_web.port
@@ -83,7 +83,7 @@ PIECES = st.sampled_from(TEXT.split()) | st.text(max_size=5)
 async def test_any_text_at_all(pieces: list[str]) -> None:
     raw = " ".join(pieces).encode("utf-8", "surrogatepass")
     async with text_rpc(lambda asked: raw) as on_rpc:
-        chosen = {"rpc_port": on_rpc.port}
+        chosen = {"rpc_port": on_rpc.port, **IN_TIME}
         assert DRIVER.open_device is not None
         device = DRIVER.open_device(
             HOST, DRIVER.settings.model_validate(chosen), OpenContext(remembered=Identity("x", "Avalon Q", "avalon"))

@@ -23,7 +23,7 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, Server, patience, rpc
+from drivers.tiny_servers import CLOSE, HANG, HOST, IN_TIME, Answer, Server, rpc
 
 OFF = OperatingPoint("off", 25, 0.0)
 SLOW = OperatingPoint("525MHz", 2870, 170.6e12)
@@ -105,7 +105,7 @@ class Miner:
 async def running(miner: Miner, piece: int = 1 << 20, **settings: Any) -> AsyncIterator[Device]:
     assert DRIVER.open_device is not None
     async with rpc(miner.answer, piece) as miner.wire:
-        chosen = {"rpc_port": miner.wire.port, "read_deadline_s": 3, "write_deadline_s": 3}
+        chosen = {"rpc_port": miner.wire.port, **IN_TIME}
         known = Identity("Antminer", "S21", "luxos")
         device = DRIVER.open_device(
             HOST, DRIVER.settings.model_validate(chosen | settings), OpenContext(remembered=known)
@@ -209,7 +209,7 @@ async def test_another_writers_session_stops_all_but_a_shed() -> None:
     ],
 )
 async def test_only_success_is_success(verdict: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(verdict=verdict), write_deadline_s=patience(verdict)) as device:
+    async with running(miner := Miner(verdict=verdict)) as device:
         with pytest.raises(error):
             await device.apply(OFF)
     assert miner.obeyed == ["curtail sleep"], "one attempt"

@@ -23,7 +23,7 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, HttpAsked, Server, http_answer, plain_http
+from drivers.tiny_servers import CLOSE, HANG, HOST, IN_TIME, Answer, HttpAsked, Server, http_answer, plain_http
 
 OFF = OperatingPoint("off", 50, 0.0)
 NORMAL = OperatingPoint("normal", 3250, 95e12)
@@ -67,7 +67,7 @@ class Miner:
 async def running(miner: Miner, **settings: Any) -> AsyncIterator[Device]:
     assert DRIVER.open_device is not None
     async with plain_http(miner.answer) as miner.wire:
-        chosen = {"http_port": miner.wire.port, "read_deadline_s": 5, "write_deadline_s": 5}
+        chosen = {"http_port": miner.wire.port, **IN_TIME}
         known = Identity("Antminer", "S19", "marathon")
         device = DRIVER.open_device(
             HOST, DRIVER.settings.model_validate(chosen | settings), OpenContext(remembered=known)
@@ -151,7 +151,7 @@ async def test_the_write_leaves_first_and_is_read_back_then() -> None:
     ],
 )
 async def test_a_yes_is_believed_only_where_it_is_set_so_then(verdict: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(verdict=verdict), write_deadline_s=1 if verdict is HANG else 5) as device:
+    async with running(miner := Miner(verdict=verdict)) as device:
         await device.read()
         with pytest.raises(error):
             await device.apply(OFF)

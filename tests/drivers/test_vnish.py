@@ -24,7 +24,7 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, HttpAsked, Server, http_answer, patience, plain_http
+from drivers.tiny_servers import CLOSE, HANG, HOST, IN_TIME, Answer, HttpAsked, Server, http_answer, plain_http
 
 OFF = OperatingPoint("off", 50, 0.0)
 LOW = OperatingPoint("2300", 2300, 87e12)
@@ -120,7 +120,7 @@ class Miner:
 async def running(miner: Miner, password: str | None = None, **settings: Any) -> AsyncIterator[Device]:
     assert DRIVER.open_device is not None
     async with plain_http(miner.answer) as miner.wire:
-        chosen = {"http_port": miner.wire.port, "read_deadline_s": 3, "write_deadline_s": 3}
+        chosen = {"http_port": miner.wire.port, **IN_TIME}
         secrets = {"password": password} if password else {}
         known = Identity("Antminer", "S19j Pro", "vnish")
         device = DRIVER.open_device(
@@ -260,7 +260,7 @@ async def test_a_password_from_the_site_file() -> None:
     ],
 )
 async def test_only_success_is_success(verdict: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(verdict=verdict), write_deadline_s=patience(verdict)) as device:
+    async with running(miner := Miner(verdict=verdict)) as device:
         await device.read()
         with pytest.raises(error):
             await device.apply(OFF)
@@ -384,7 +384,7 @@ async def test_it_is_throttled_after_it_was_woken() -> None:
 @pytest.mark.parametrize("verdict", [http_answer({"err": "busy"}, 400), http_answer({"err": "busy"}, 500), CLOSE, HANG])
 async def test_what_befalls_a_throttle(verdict: Answer) -> None:
     is_refused = isinstance(verdict, bytes) and b" 400 " in verdict
-    async with running(Miner(throttled=100, verdict=verdict), write_deadline_s=patience(verdict)) as device:
+    async with running(Miner(throttled=100, verdict=verdict)) as device:
         await device.operating_points()
         with pytest.raises(Refused if is_refused else OutcomeUnknown):
             await device.apply(held(1_500))

@@ -27,7 +27,7 @@ from curtaild_drivers.contract import (
     Unsupported,
 )
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, Server, TokenDesk, patience, rpc
+from drivers.tiny_servers import CLOSE, HANG, HOST, IN_TIME, Answer, Server, TokenDesk, rpc
 
 OFF = OperatingPoint("off", 50, 0.0)
 FULL = OperatingPoint("limit", 3300, 114e12, divisible=True)
@@ -94,7 +94,7 @@ async def running(
 ) -> AsyncIterator[Device]:
     assert DRIVER.open_device is not None
     async with rpc(miner.answer, piece) as miner.wire:
-        chosen = {"rpc_port": miner.wire.port, "read_deadline_s": 3, "write_deadline_s": 3}
+        chosen = {"rpc_port": miner.wire.port, **IN_TIME}
         secrets = {} if password is None else {"password": password}
         known = Identity("WhatsMiner", "M50_VH30", "whatsminer-v2")
         device = DRIVER.open_device(
@@ -235,7 +235,7 @@ async def test_the_seventeenth_token_is_refused() -> None:
     ],
 )
 async def test_only_an_answer_that_says_so_is_success(verdict: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(verdict=verdict), write_deadline_s=patience(verdict)) as device:
+    async with running(miner := Miner(verdict=verdict)) as device:
         with pytest.raises(error):
             await device.apply(OFF)
     assert len(miner.desk.opened) == 1, "one attempt"

@@ -25,7 +25,7 @@ from curtaild_drivers.contract import (
     Unreachable,
 )
 from curtaild_drivers.registry import OpenContext
-from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, Server, frames, patience
+from drivers.tiny_servers import CLOSE, HANG, HOST, IN_TIME, Answer, Server, frames
 
 OFF = OperatingPoint("off", 50, 0.0)
 FULL = OperatingPoint("limit", 3400, 172e12, divisible=True)
@@ -99,7 +99,7 @@ async def running(
 ) -> AsyncIterator[Device]:
     assert DRIVER.open_device is not None
     async with frames(miner.answer, piece) as miner.wire:
-        chosen = {"v3_port": miner.wire.port, "read_deadline_s": 3, "write_deadline_s": 3}
+        chosen = {"v3_port": miner.wire.port, **IN_TIME}
         known = Identity("WhatsMiner", "M60_VK30", "whatsminer-v3")
         secrets = {} if password is None else {"password": password}
         device = DRIVER.open_device(
@@ -187,7 +187,7 @@ async def test_a_wrong_password(said: dict[str, Any]) -> None:
     ],
 )
 async def test_only_code_zero_is_success(verdict: Answer, error: type[Exception]) -> None:
-    async with running(miner := Miner(), write_deadline_s=patience(verdict)) as device:
+    async with running(miner := Miner()) as device:
         await device.apply(HALF)  # with a salt in hand
         miner.verdict, miner.received = verdict, 0
         with pytest.raises(error):

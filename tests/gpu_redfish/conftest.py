@@ -16,7 +16,7 @@ from curtaild_drivers.contract import Device, Identity
 from curtaild_drivers.gpu.redfish import DRIVER
 from curtaild_drivers.registry import OpenContext
 from curtaild_emulator import NODE_MODELS, BmcFault, EmulatedFarm, FarmPlan, Ports
-from curtaild_emulator.bmc.profiles import PROFILES, Lever
+from curtaild_emulator.bmc.profiles import PROFILES
 from drivers.conftest import Bench
 
 ID = "under-test"
@@ -25,6 +25,12 @@ _ADDRESS = "127.0.42.1"
 STANDS_STILL = 1e-3
 """A speed at which nothing ends by itself before a test skips ahead, however busy the machine is."""
 _ANY = Ports(http=0, rpc=0, whatsminer_v3=0, braiins=0, auradine=0, redfish=0, modbus=0, control=0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curtaild_drivers.gpu.redfish.bmc.LOGOUT_S", 50.0)
+    monkeypatch.setattr("curtaild_drivers.gpu.redfish.tls._LOOK_S", 50.0)
 
 
 @asynccontextmanager
@@ -44,8 +50,7 @@ async def emulated_node(bmc: str, speed: float = 1_000.0, **settings: Any) -> As
         opener = _opener(farm, bmc, settings)
         device = opener()
         stack.push_async_callback(device.close)
-        forgets = PROFILES[bmc].lever is Lever.GPU_METRICS  # GPUs take no limit before they have power
-        yield Bench(device, opener, patience_s=1.5 if forgets else 10.0, farm=farm)
+        yield Bench(device, opener, patience_s=60.0, farm=farm)
 
 
 def _opener(farm: EmulatedFarm, bmc: str, settings: dict[str, Any]) -> Callable[..., Device]:
@@ -58,8 +63,8 @@ def _opener(farm: EmulatedFarm, bmc: str, settings: dict[str, Any]) -> Callable[
         "least_w": H100.min_w,
         "base_w": H100.base_w,
         "off_w": H100.standby_w,
-        "read_deadline_s": 30,
-        "write_deadline_s": 30,
+        "read_deadline_s": 50,
+        "write_deadline_s": 50,
         **settings,
     }
 

@@ -99,7 +99,7 @@ async def test_after_its_time_it_is_asked_again_where_force_is_not_allowed() -> 
 
 
 async def test_a_shutdown_whose_answer_is_lost_is_not_sent_twice() -> None:
-    async with tiny_bmc(openbmc()) as bmc, opened(bmc, power_off="forced", write_deadline_s=0.3) as node:
+    async with tiny_bmc(openbmc()) as bmc, opened(bmc, power_off="forced") as node:
         await node.read()
         bmc.behaviours["POST", SWITCH] = hang
         with pytest.raises(OutcomeUnknown):

@@ -40,7 +40,6 @@ from gpu_redfish.tiny_bmc import (
 
 METRICS = "/redfish/v1/Chassis/chassis/EnvironmentMetrics"
 SIX_KW = OperatingPoint(LIMIT, 6000.0, 0.9, divisible=True)
-IMPATIENT: dict[str, Any] = {"read_deadline_s": 0.3, "write_deadline_s": 0.3}
 
 
 def always(answer: Any) -> Any:
@@ -155,7 +154,7 @@ async def test_a_command_whose_answer_comes_late_but_in_time_is_waited_for() -> 
 
 
 async def test_a_bmc_that_does_not_answer_in_time() -> None:
-    async with tiny_bmc(openbmc()) as bmc, opened(bmc, **IMPATIENT) as node:
+    async with tiny_bmc(openbmc()) as bmc, opened(bmc) as node:
         await node.read()
         bmc.behaviours["PATCH", METRICS] = hang
         with pytest.raises(OutcomeUnknown, match="did not answer in time"):

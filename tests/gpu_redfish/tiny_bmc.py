@@ -17,6 +17,7 @@ from aiohttp import web
 from curtaild_drivers.contract import Identity, Watts
 from curtaild_drivers.gpu.redfish import DRIVER, RedfishNode
 from curtaild_drivers.registry import OpenContext
+from loop_clock import put_forward
 
 HOST = "127.0.41.1"
 USER, PASSWORD = "curtaild", "opensesame"
@@ -142,7 +143,8 @@ def refusal(status: int, message_id: str, message: str) -> web.Response:
 
 
 async def hang(asked: Asked) -> web.StreamResponse:
-    """No answer, with the connection left open."""
+    """No answer, with the connection left open, while the loop's time passes."""
+    put_forward()
     await asyncio.Event().wait()
     raise AssertionError("never")
 
@@ -173,7 +175,7 @@ async def opened(
 ) -> AsyncIterator[RedfishNode]:
     """The driver's node at the other end, over plain HTTP unless the settings say otherwise."""
     plain = {"scheme": "http", "allow_plain_http": True} if "scheme" not in settings else {}
-    chosen = {"username": USER, "port": bmc.port, "read_deadline_s": 5, "write_deadline_s": 5, **plain, **settings}
+    chosen = {"username": USER, "port": bmc.port, "read_deadline_s": 50, "write_deadline_s": 50, **plain, **settings}
     secrets = {"password": password} if password is not None else {}
     assert DRIVER.open_device is not None
     node = DRIVER.open_device(HOST, DRIVER.settings.model_validate(chosen), OpenContext(remembered, secrets, rated_w))
