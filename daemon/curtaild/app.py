@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -39,15 +39,13 @@ from curtaild_drivers.contract import DeviceId, Seconds
 log = logging.getLogger(__name__)
 
 STOP_DEADLINE_S = 5.0
+CLOSED_AT_ONCE = 256
 GC_THRESHOLD = (50_000, 20, 100)
 """A shed makes ten thousand objects that live on, and none in circles: with Python's own 700 a quarter of its time goes
 into looking for those."""
 STATUS_EVERY_S = 5.0
 PRUNE_EVERY_S = 6 * 3600.0
 TRY_AGAIN_S = 1.0
-GARBAGE_AFTER = 50_000
-"""Objects made and not yet gone before the collector looks. By its default of 700 it took a fifth of the cycle that
-sheds ten thousand devices; hardly anything here is garbage that counting references does not free."""
 
 
 class Daemon:
@@ -77,6 +75,7 @@ class Daemon:
     # ---- start and stop -----------------------------------------------------------------------
 
     async def __aenter__(self) -> Daemon:
+        gc.set_threshold(*GC_THRESHOLD)
         async with AsyncExitStack() as stack:
             self.store = Store.open(self.config.ledger.path, clock=self.clock)
             stack.push_async_callback(self.store.close, STOP_DEADLINE_S)
@@ -131,13 +130,9 @@ class Daemon:
         meters = open_meters(self.config.meters(), site_file)
         interlocks = open_interlocks(self.config.interlocks())
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(_close_all, [each.driver.close for each in (*fleet.values(), *meters, *interlocks)])
             for device in fleet.values():
-                stack.push_async_callback(_close_quietly, device.driver.close)
                 self.telemetry.describe(device.spec.id, device.spec.driver, device.identity)
-            for meter in meters:
-                stack.push_async_callback(_close_quietly, meter.driver.close)
-            for interlock in interlocks:
-                stack.push_async_callback(_close_quietly, interlock.driver.close)
             actuator = Actuator(fleet, self.inbox.answer, self.clock, self.config.policy.write_concurrency)
             stack.push_async_callback(actuator.close, STOP_DEADLINE_S)
             poller = Poller(
@@ -272,8 +267,6 @@ class Daemon:
             self._is_ready = True
             gc.collect()
             gc.freeze()  # what lives as long as the daemon: walking it again would stall the loop for tens of ms
-            gc.set_threshold(GARBAGE_AFTER, 20, 20)
-            gc.set_threshold(*GC_THRESHOLD)
             self.notifier.ready(self._summary())
             self._told_systemd_at = now
         elif now - self._told_systemd_at >= STATUS_EVERY_S:
@@ -327,7 +320,15 @@ async def _cancel(task: asyncio.Task[object]) -> None:
         await task
 
 
-async def _close_quietly(close: Callable[[], Awaitable[None]]) -> None:
-    with suppress(Exception):
+async def _close_all(closes: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Side by side, for some take leave of their device and it may hang; all of them within `STOP_DEADLINE_S`."""
+    places = asyncio.Semaphore(CLOSED_AT_ONCE)
+
+    async def close_one(close: Callable[[], Awaitable[None]]) -> None:
+        async with places:
+            with suppress(Exception):
+                await close()
+
+    with suppress(TimeoutError):
         async with asyncio.timeout(STOP_DEADLINE_S):
-            await close()
+            await asyncio.gather(*map(close_one, closes))

@@ -1,5 +1,5 @@
 """The control loop: every second, and at once when something calls for it or a limit changes by itself, one `step` and
-what follows from it.
+what follows from it; between those, what devices say is absorbed as it comes.
 
 Sheds leave for the actuator before anything else is done. Records and documents go to the store; acks follow once
 their cycle is durable, so that `accepted` is never said of what a crash could forget.
@@ -17,7 +17,7 @@ from curtaild import memory
 from curtaild.actuator import Actuator
 from curtaild.clerk import Clerk
 from curtaild.clock import Clock
-from curtaild.core.cycle import Command, Decision, step
+from curtaild.core.cycle import Command, Decision, absorb, step
 from curtaild.core.device import Device
 from curtaild.core.events import (
     Ack,
@@ -127,7 +127,10 @@ class ControlLoop:
             is_tick = now >= tick_at
             if is_tick:
                 tick_at = max(tick_at + CYCLE_S, now)
-            await self.cycle(now, is_tick)
+            if now >= due_at or self._inbox.calls:
+                await self.cycle(now, is_tick)
+            else:
+                self._absorb(now)
             await asyncio.sleep(0)
 
     async def cycle(self, now: Seconds, is_tick: bool) -> None:
@@ -137,6 +140,7 @@ class ControlLoop:
             self._next_change_at = decision.next_change_at
             await self._act(decision)
             if is_tick:
+                await asyncio.sleep(0)  # to show it takes as long again
                 self._show(now)
         except Exception:
             if not self._is_failing:
@@ -150,6 +154,15 @@ class ControlLoop:
         self._telemetry.observe_cycle(self._clock.monotonic() - now)
         if self._on_cycle is not None:
             self._on_cycle()
+
+    def _absorb(self, now: Seconds) -> None:
+        """What devices said since, before it is much. A fault in it shows in the next cycle's watchdog as well."""
+        try:
+            self._note(absorb(self.site, self._inbox.take_news(), now))
+        except Exception:
+            if not self._is_failing:
+                log.exception("what devices said could not be taken; limits are kept as they were")
+            self._is_failing = True
 
     # ---- what follows from a decision ---------------------------------------------------------
 

@@ -1,6 +1,8 @@
-"""Where everything that arrives waits for the next cycle, and what wakes the cycle before its second is over.
+"""Where everything that arrives waits for the control loop, and what wakes it before its second is over.
 
-A grid message wakes it at once. What devices answer wakes it a moment later, so that a thousand answers are one cycle.
+A grid message calls for a cycle at once; a command that failed calls for one a moment later, so that a thousand are one
+cycle. All else that devices say is absorbed in small parts as it comes: to think over what ten thousand of them have
+said all at once would stall the event loop for a quarter of a second.
 """
 
 from __future__ import annotations
@@ -8,42 +10,51 @@ from __future__ import annotations
 import asyncio
 
 from curtaild.core.allocation import GridMessage
-from curtaild.core.cycle import Answer, Described, Inputs, PollFailure
+from curtaild.core.cycle import Answer, Described, DeviceNews, Inputs, PollFailure
+from curtaild.core.events import ActuationStage
 from curtaild_drivers.contract import DeviceId, FeederId, MeterReading, Reading, Seconds
 
 SOON_S = 0.1
 MOST_GRID_MESSAGES = 4096  # between two cycles; the link itself keeps the newest of a flood
-MOST_AT_ONCE = 1_000
-"""Answers, and readings, that one cycle takes: to think over those of ten thousand devices at once would stall the
-event loop for a quarter of a second. The next cycle, which follows at once, takes the others."""
+PART = 100
+"""So much of each kind is taken at once: a millisecond or two."""
 
 
 class Inbox:
-    """Filled by the edges, emptied by the cycle; both on the event loop."""
+    """Filled by the edges, emptied by the control loop; both on the event loop.
+
+    `calls`: something has come for which the control loop must decide now, not only listen.
+    """
 
     def __init__(self) -> None:
+        self.calls = False
         self._inputs = Inputs()
         self._awake = asyncio.Event()
-        self._soon: asyncio.TimerHandle | None = None
+        self._call: asyncio.TimerHandle | None = None
+        self._nudge: asyncio.TimerHandle | None = None
 
     def grid(self, message: GridMessage) -> None:
         if len(self._inputs.grid) < MOST_GRID_MESSAGES:
             self._inputs.grid.append(message)
-        self._awake.set()
+        self.wake()
 
     def described(self, found: Described) -> None:
         self._inputs.described.append(found)
+        self._has_news(len(self._inputs.described))
 
     def answer(self, answer: Answer) -> None:
         self._inputs.answers.append(answer)
-        if self._soon is None:
-            self._soon = asyncio.get_running_loop().call_later(SOON_S, self._awake.set)
+        self._has_news(len(self._inputs.answers))
+        if answer.stage is not ActuationStage.ANSWERED and self._call is None:
+            self._call = asyncio.get_running_loop().call_later(SOON_S, self.wake)
 
     def reading(self, device: DeviceId, reading: Reading) -> None:
         self._inputs.readings.append((device, reading))
+        self._has_news(len(self._inputs.readings))
 
     def poll_failure(self, failure: PollFailure) -> None:
         self._inputs.poll_failures.append(failure)
+        self._has_news(len(self._inputs.poll_failures))
 
     def meter(self, feeder: FeederId, reading: MeterReading) -> None:
         self._inputs.meters.append((feeder, reading))
@@ -52,24 +63,54 @@ class Inbox:
         self._inputs.interlocks.append((feeder, is_running, at))
 
     def wake(self) -> None:
+        """Call for a cycle."""
+        self.calls = True
         self._awake.set()
 
     def take(self) -> Inputs:
-        """For one cycle: all that the grid said, and the oldest of what the devices did."""
+        """For one cycle: all that the grid and the feeders said, and the oldest of what devices did."""
         taken, self._inputs = self._inputs, Inputs()
-        self._awake.clear()
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
-        left = self._inputs
-        left.answers, taken.answers = taken.answers[MOST_AT_ONCE:], taken.answers[:MOST_AT_ONCE]
-        left.readings, taken.readings = taken.readings[MOST_AT_ONCE:], taken.readings[:MOST_AT_ONCE]
-        if left.answers or left.readings:
-            self._awake.set()
+        self.calls = False
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        self._divide(taken, taken)
         return taken
 
+    def take_news(self) -> DeviceNews:
+        """Between two cycles: the oldest of what devices said."""
+        taken, said = DeviceNews(), self._inputs
+        taken.described, taken.answers = said.described, said.answers
+        taken.readings, taken.poll_failures = said.readings, said.poll_failures
+        self._divide(said, taken)
+        return taken
+
+    def _divide(self, said: DeviceNews, taken: DeviceNews) -> None:
+        """Leave `taken` a part of each kind of what was `said`, and keep what is beyond that."""
+        kept = self._inputs
+        kept.described, taken.described = said.described[PART:], said.described[:PART]
+        kept.answers, taken.answers = said.answers[PART:], said.answers[:PART]
+        kept.readings, taken.readings = said.readings[PART:], said.readings[:PART]
+        kept.poll_failures, taken.poll_failures = said.poll_failures[PART:], said.poll_failures[:PART]
+        if self._nudge is not None:
+            self._nudge.cancel()
+            self._nudge = None
+        if kept.described or kept.answers or kept.readings or kept.poll_failures:
+            self._awake.set()
+        elif not self.calls:
+            self._awake.clear()
+
+    def _has_news(self, waiting: int) -> None:
+        """To be absorbed when it is enough for a part, or has waited for a moment."""
+        if waiting >= PART:
+            self._awake.set()
+        elif self._nudge is None:
+            self._nudge = asyncio.get_running_loop().call_later(SOON_S, self._awake.set)
+
     async def arrival(self, within_s: float) -> None:
-        """Until something calls for a cycle, `within_s` at most."""
+        """Until something is to be decided or enough to be absorbed, `within_s` at most."""
+        if self._awake.is_set():
+            return
         try:
             async with asyncio.timeout(within_s):
                 await self._awake.wait()

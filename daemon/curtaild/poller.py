@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -42,6 +43,8 @@ GUARD_S = 90.0
 LONGEST_PAUSE_S = 120.0
 FIRST_ROUND_S = 2.0
 """The first round of polls is spread over so long, so that the boot's grace suffices to know the site."""
+TOO_SOON = 0.25
+"""Of the rhythm: whoever was read so shortly before its place in it leaves that one out."""
 IDENTIFY_AGAIN_AFTER = 3
 """Unreadable replies in a row: perhaps it runs another firmware now."""
 ASK_ANEW_EVERY = 4
@@ -96,6 +99,7 @@ class Poller:
             name: _Subject(device, zlib.crc32(name.encode()) / 2**32, is_identified=device.identity is not None)
             for name, device in fleet.items()
         }
+        self._start: Seconds = 0.0
         self._due: list[tuple[Seconds, int, DeviceId]] = []
         self._reading: set[asyncio.Task[None]] = set()
         self._busy: set[DeviceId] = set()
@@ -106,7 +110,7 @@ class Poller:
 
     async def run(self) -> None:
         """Until cancelled."""
-        start = self._clock.monotonic()
+        start = self._start = self._clock.monotonic()
         for name, subject in self._subjects.items():
             heapq.heappush(self._due, (start + subject.phase * FIRST_ROUND_S, subject.round, name))
             subject.doubted_at = start + subject.phase * DOUBTED_WITHIN_S if subject.is_identified else None
@@ -166,19 +170,19 @@ class Poller:
         now = self._clock.monotonic()
         self._observe(subject.device.spec.driver, outcome, now - asked_at)
         subject.failures = 0 if outcome is PollOutcome.OK else subject.failures + 1
-        self._schedule(name, subject, max(now, asked_at + self._interval_s(name, subject)))
+        self._schedule(name, subject, max(now, self._due_after(asked_at, name, subject)))
 
     def _leave_quick(self) -> None:
         self._quick -= 1
         self._changed.set()
 
-    def _interval_s(self, name: DeviceId, subject: _Subject) -> Seconds:
+    def _due_after(self, asked_at: Seconds, name: DeviceId, subject: _Subject) -> Seconds:
         poll_s = subject.device.spec.poll_s
         if subject.failures > 2:
-            return max(poll_s, min(LONGEST_PAUSE_S, poll_s * 2.0 ** min(subject.failures - 2, 8)))
-        if self._is_watched(name):
-            return min(poll_s, WATCH_S)
-        return poll_s
+            return asked_at + max(poll_s, min(LONGEST_PAUSE_S, poll_s * 2.0 ** min(subject.failures - 2, 8)))
+        if poll_s > WATCH_S and self._is_watched(name):
+            return asked_at + WATCH_S
+        return next_place(self._start + subject.phase * poll_s, poll_s, asked_at)
 
     async def _ask(self, name: DeviceId, subject: _Subject) -> PollOutcome:
         """Identify if nobody knows it, describe if nobody knows what it offers, read."""
@@ -268,3 +272,10 @@ class Poller:
                 async with asyncio.timeout(GUARD_S):
                     self._inbox.meter(meter.feeder, await meter.driver.read())
             await asyncio.sleep(max(0.0, began + meter.poll_s - loop.time()))
+
+
+def next_place(place: Seconds, poll_s: Seconds, asked_at: Seconds) -> Seconds:
+    """When a device that was asked at `asked_at` is asked again: each has a place of its own in the rhythm, so that
+    those that were all read at once, at the start or in a shed, spread over the whole of it again."""
+    place += poll_s * math.ceil((asked_at - place) / poll_s)
+    return place if place - asked_at > TOO_SOON * poll_s else place + poll_s

@@ -1,4 +1,5 @@
-"""One turn of everything: `step(site, inputs, now)`. Same site, same inputs, same `now`: same answer.
+"""One turn of everything: `step(site, inputs, now)`. Same site, same inputs, same `now`: same answer. Between two of
+them `absorb` takes what devices say and decides nothing, so that a step has little to read.
 
 The way of an allocation: `link.receive` takes it, `link.ceilings` turns it into watts per feeder, `reserve` and `tally`
 say what may be drawn, `_room` what is over or free, `shed`, `dispatch` and `exchange` who moves, `_issue` makes the
@@ -85,14 +86,20 @@ class Described:
 
 
 @dataclass(slots=True)
-class Inputs:
-    """All that arrived since the last cycle."""
+class DeviceNews:
+    """What drivers and devices said."""
 
-    grid: list[GridMessage] = field(default_factory=list)
     described: list[Described] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     readings: list[tuple[DeviceId, Reading]] = field(default_factory=list)
     poll_failures: list[PollFailure] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Inputs(DeviceNews):
+    """All that arrived since the last cycle and was not absorbed."""
+
+    grid: list[GridMessage] = field(default_factory=list)
     meters: list[tuple[FeederId, MeterReading]] = field(default_factory=list)
     interlocks: list[tuple[FeederId, bool, Seconds]] = field(default_factory=list)
 
@@ -124,7 +131,8 @@ def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
     for message in inputs.grid:
         events += site.link.receive(message, now)
     events += site.link.advance(now)
-    events += _take_telemetry(site, inputs, now)
+    events += _take_news(site, inputs, now)
+    events += _take_feeders(site, inputs)
     events += _refresh_meters(site, now)
     events += _reserve(site, now)
     site.tallies = tally(site.tree, site.meters, site.roster, site.policy)
@@ -136,13 +144,19 @@ def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
     return Decision(commands, _with_watts(site, events), site.link.next_change_at(now), starts)
 
 
+def absorb(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
+    """Take what devices said into the records and the sums. Who shall move, the next `step` says."""
+    events = _take_news(site, news, now)
+    return events + _recount(site, now, site.was_in_grace)
+
+
 # ---- what arrived ---------------------------------------------------------------------------------
 
 
-def _take_telemetry(site: Site, inputs: Inputs, now: Seconds) -> list[Event]:
+def _take_news(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
     events: list[Event] = []
     devices, touch = site.devices, site.roster.touch
-    for found in inputs.described:
+    for found in news.described:
         device = devices.get(found.device)
         if device is not None:
             spec = replace(
@@ -154,21 +168,26 @@ def _take_telemetry(site: Site, inputs: Inputs, now: Seconds) -> list[Event]:
                 falls_back_w=found.falls_back_w,
             )
             site.respec(device, spec)
-    for answer in inputs.answers:
+    for answer in news.answers:
         device = devices.get(answer.device)
         if device is not None and device.actuation is not None and device.actuation.id == answer.actuation:
             events += reserve.answered(device, answer.stage, answer.at, answer.detail)
             touch(device)
-    for device_id, reading in inputs.readings:
+    for device_id, reading in news.readings:
         device = devices.get(device_id)
         if device is not None:
             events += reserve.observe(device, reading, now, site.policy)
             touch(device)
-    for failure in inputs.poll_failures:
+    for failure in news.poll_failures:
         device = devices.get(failure.device)
         if device is not None:
             events += reserve.poll_failed(device, failure.condition, now, failure.detail)
             touch(device)
+    return events
+
+
+def _take_feeders(site: Site, inputs: Inputs) -> list[Event]:
+    events: list[Event] = []
     for feeder, is_running, seen_at in inputs.interlocks:
         known = site.interlocks.get(feeder)
         if known is not None:
@@ -214,7 +233,7 @@ def _meter_agrees(site: Site, feeder: FeederId) -> bool:
 
 def _reserve(site: Site, now: Seconds) -> list[Event]:
     """Bring the reservations of all up to `now` whom an input, a meter or time has changed."""
-    roster, policy = site.roster, site.policy
+    roster = site.roster
     for feeder, members in roster.members.items():
         agrees = _meter_agrees(site, feeder)
         if agrees is not members.meter_agrees:
@@ -224,6 +243,12 @@ def _reserve(site: Site, now: Seconds) -> list[Event]:
     if grace or site.was_in_grace:
         roster.touch_all(site.devices.values())
     site.was_in_grace = grace
+    return _recount(site, now, grace)
+
+
+def _recount(site: Site, now: Seconds, grace: bool) -> list[Event]:
+    """Those who were touched, and those whose time has come."""
+    roster, policy = site.roster, site.policy
     events: list[Event] = []
     for device in roster.take_touched(now):
         events += reserve.reserve(device, now, policy, roster.members[device.spec.feeder].meter_agrees)

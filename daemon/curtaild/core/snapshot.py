@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from curtaild.core.device import Device
 from curtaild.core.events import Condition
 from curtaild.core.limits import UNLIMITED
@@ -70,21 +72,23 @@ def _devices(site: Site) -> list[DeviceStatus]:
 
 
 def _device(device: Device) -> DeviceStatus:
-    reading, headed_for = device.reading, device.headed_for()
+    spec, reading, setpoint, actuation = device.spec, device.reading, device.setpoint, device.actuation
+    headed_for = actuation.target if actuation is not None else setpoint
+    conditions = device.conditions
     return DeviceStatus(
-        id=device.spec.id,
-        feeder=device.spec.feeder,
-        state=reading.state if reading is not None else RunState.UNKNOWN,
-        power_w=reading.power_w if reading is not None else None,
-        reserved_w=device.reserved_w,
-        rated_w=device.spec.rated_w,
-        rate=reading.rate if reading is not None else None,
-        temperature_c=reading.temperature_c if reading is not None else None,
-        setpoint=headed_for.key if headed_for is not None else None,
-        setpoint_w=headed_for.draw_w if headed_for is not None else None,
-        confirmed=device.setpoint.key if device.setpoint is not None else None,
-        actuation=device.actuation.stage if device.actuation is not None else None,
-        is_stale=device.drawn_at is None or Condition.STALE in device.conditions,
-        drawn_at=device.drawn_at,
-        conditions=tuple(sorted(device.conditions, key=lambda condition: condition.value)),
+        spec.id,
+        spec.feeder,
+        reading.state if reading is not None else RunState.UNKNOWN,
+        reading.power_w if reading is not None else None,
+        device.reserved_w,
+        spec.rated_w,
+        reading.rate if reading is not None else None,
+        reading.temperature_c if reading is not None else None,
+        headed_for.key if headed_for is not None else None,
+        headed_for.draw_w if headed_for is not None else None,
+        setpoint.key if setpoint is not None else None,
+        actuation.stage if actuation is not None else None,
+        device.drawn_at is None or Condition.STALE in conditions,
+        device.drawn_at,
+        tuple(sorted(conditions, key=attrgetter("value"))) if conditions else (),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from curtaild.core.events import ActuationStage, Condition, LinkPhase
 from curtaild.core.limits import Ceiling
@@ -36,8 +37,7 @@ class FeederStatus:
     devices: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceStatus:
+class DeviceStatus(NamedTuple):
     """`setpoint` is the key of the point the daemon wants, `confirmed` that of the last confirmed one. `drawn_at`: when
     the last reading was asked that proved its draw, on the clock of `SiteStatus.at`."""
 
