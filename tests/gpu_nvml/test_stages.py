@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from curtaild.cli.gpu import CAP_SYS_ADMIN
 from curtaild_drivers.contract import OFF, OperatingPoint, Outcome, OutcomeUnknown, Refused, RunState, Unsupported
 from curtaild_drivers.gpu import hooks
 from curtaild_drivers.gpu.curve import LIMIT
@@ -166,6 +171,48 @@ async def test_after_a_crash_a_stage_is_left_again(
         assert [(name, document["reason"]) for name, document in told(tmp_path)] == [("suspend", "restore")]
 
 
+async def test_a_program_that_failed_is_run_again_when_the_stage_is_asked_for_again(
+    make_gpus: MakeGpus, open_node: OpenNode, staged: dict[str, Any], tmp_path: Path
+) -> None:
+    fails_once = f"test -e {tmp_path}/once && echo now || {{ touch {tmp_path}/once; exit 1; }}"
+    stage = {**staged["suspend"], "shed": ["/bin/sh", "-c", fails_once]}
+    async with open_node(make_gpus([H100] * 4), suspend=stage) as node:
+        with pytest.raises(OutcomeUnknown, match="failed with status 1"):
+            await node.apply(point(SUSPEND, 2_100.0))
+        assert await node.apply(point(SUSPEND, 2_100.0)) is Outcome.ACKNOWLEDGED
+        assert node.last_words.endswith("saying: now")
+        assert await node.apply(point(SUSPEND, 2_100.0)) is Outcome.ALREADY_THERE
+
+
+async def test_a_program_that_said_yes_is_run_again_where_the_work_goes_on(
+    make_gpus: MakeGpus, open_node: OpenNode, staged: dict[str, Any], tmp_path: Path
+) -> None:
+    gpus = make_gpus([H100] * 4, speed=0.0)
+    busy(gpus)
+    async with open_node(gpus, **staged) as node:
+        for _ in range(2):
+            assert await node.apply(point(SUSPEND, 2_100.0)) is Outcome.ACKNOWLEDGED
+    assert [document["reason"] for _, document in told(tmp_path)] == ["shed", "shed"]
+
+
+async def test_a_program_that_ended_with_the_daemon_is_run_again_by_the_next(
+    make_gpus: MakeGpus, open_node: OpenNode, staged: dict[str, Any], tmp_path: Path
+) -> None:
+    """It knows of the stage, and does not take it for reached."""
+    gpus = make_gpus([H100] * 4)
+    began = tmp_path / "began"
+    never = {**staged["suspend"], "shed": ["/bin/sh", "-c", f"touch {began}; exec sleep 1000"]}
+    async with open_node(gpus, **{**staged, "suspend": never}) as killed:
+        command = asyncio.create_task(killed.apply(point(SUSPEND, 2_100.0)))
+        await comes_true(began.exists)
+        command.cancel()
+        await asyncio.wait([command])
+    async with open_node(gpus, **staged) as node:
+        assert (await node.read()).point_key == SUSPEND
+        assert await node.apply(point(SUSPEND, 2_100.0)) is Outcome.ACKNOWLEDGED
+    assert [(name, document["reason"]) for name, document in told(tmp_path)] == [("suspend", "shed")]
+
+
 async def test_a_stage_that_the_site_file_no_longer_has_is_not_forgotten(
     make_gpus: MakeGpus, open_node: OpenNode, staged: dict[str, Any]
 ) -> None:
@@ -236,3 +283,19 @@ async def test_what_is_between_systemd_and_the_daemon_is_kept_from_it(monkeypatc
     said = await hooks.run(["/usr/bin/env"], CALL)
     assert "KUBECONFIG=/etc/kube" in said
     assert "NOTIFY_SOCKET" not in said
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="needs root and setpriv")
+def test_it_gets_none_of_the_rights_that_the_unit_lends_the_daemon() -> None:
+    """As under the unit's drop-in: no root, CAP_SYS_ADMIN in the ambient set."""
+    lent = ["setpriv", "--securebits=+noroot", "--inh-caps=-all,+sys_admin", "--ambient-caps=-all,+sys_admin"]
+    asked = """
+import asyncio
+from pathlib import Path
+from curtaild_drivers.gpu import hooks
+call = hooks.Call("gpu-7", "shed", 2_000.0, deadline_s=50.0)
+print(asyncio.run(hooks.run(["/bin/grep", "CapEff", "/proc/self/status"], call)))
+print(*[line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff")])
+"""
+    done = subprocess.run([*lent, sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert [int(line.split()[1], 16) for line in done.stdout.splitlines()] == [0, 1 << CAP_SYS_ADMIN]

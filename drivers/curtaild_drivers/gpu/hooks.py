@@ -7,6 +7,7 @@ the node is to draw) and `deadline_s` (how long it may take). It must be idempot
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ _CHUNK_BYTES = 16_384
 _LAST_WORDS_S = 0.5
 _NOT_THEIRS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "CREDENTIALS_DIRECTORY"})
 """Of the environment: what is between systemd and the daemon alone."""
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ async def run(argv: Sequence[str], call: Call) -> str:
     """Run one hook to its end; what it printed. Its process group is killed at the deadline, and when the caller is
     cancelled. Raises `Refused` if it could not be started, `OutcomeUnknown` if it failed or ran out of time."""
     began_at = time.monotonic()
+    _keep_privileges()
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -93,6 +96,13 @@ async def _converse(process: asyncio.subprocess.Process, document: bytes, said: 
     while chunk := await process.stdout.read(_CHUNK_BYTES):
         said += chunk
         del said[:-MOST_OUTPUT_BYTES]
+
+
+def _keep_privileges() -> None:
+    """What the unit lends the daemon for its GPUs (CAP_SYS_ADMIN) is not for the programs that it starts: they get what
+    is in the starting thread's ambient set (capabilities(7)), which the daemon itself has no use for. A kernel without
+    one lends nothing."""
+    ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 
 
 def _kill_group(process: asyncio.subprocess.Process) -> None:

@@ -42,6 +42,7 @@ from curtaild_drivers.gpu.reading import (
     deepest,
     gpus_mw,
     highest_of,
+    is_at_work,
     most_of,
     node_reading,
     node_watts,
@@ -70,6 +71,7 @@ class GpuNode(TellsWords, LearnsPoints):
         self._file_lane = Lane("state file", "the disk")
         self._memory = NodeMemory(settings.state_path())
         self._memory_trouble: str | None = None
+        self._surely_in: str | None = None
         self._is_warned = False
         self._words: list[str] = []
         self._fed = settings.fed_curve()
@@ -268,12 +270,20 @@ class GpuNode(TellsWords, LearnsPoints):
             await self._move(stage, point, is_shed=False)
             self._memory.stages.discard(stage)
             await self._keep_memory()
-        if depth == 0 or deepest(self._memory.stages) == point.key:
+        if depth == 0 or self._is_in(point.key):
             return bool(leaving)
         self._memory.stages.add(point.key)
         await self._keep_memory()  # before it is entered: after a crash it must be left again
+        self._surely_in = None
         await self._move(point.key, point, is_shed=True)
+        self._surely_in = point.key
         return True
+
+    def _is_in(self, stage: str) -> bool:
+        """Whether nothing need be done to be in `stage`. What is remembered says that it was begun, no more: a program
+        that failed, was cut short, or let the work go on is run again."""
+        works_on = stage != CLOCKS and is_at_work(self._slots)
+        return stage == self._surely_in and stage == deepest(self._memory.stages) and not works_on
 
     async def _move(self, stage: str, point: OperatingPoint, is_shed: bool) -> None:
         """Into a stage, or out of it."""

@@ -89,10 +89,14 @@ def _node_sum(gpus_w: Sequence[Watts | None], settings: NodeSettings) -> Watts |
 def _state(slots: Sequence[Slot], point_key: str) -> RunState:
     if any(slot.error is not None or slot.xid is not None for slot in slots):
         return RunState.FAULT
-    is_at_work = any(slot.activity.utilisation is None or slot.activity.utilisation > AT_WORK for slot in slots)
-    if is_at_work:
-        return RunState.RUNNING  # with MIG nothing is said of utilisation: what is not proved idle is at work
+    if is_at_work(slots):
+        return RunState.RUNNING
     return RunState.ASLEEP if point_key in (SUSPEND, OFF) else RunState.IDLE
+
+
+def is_at_work(slots: Sequence[Slot]) -> bool:
+    """Unless all are proved idle: with MIG nothing is said of utilisation."""
+    return any(slot.activity.utilisation is None or slot.activity.utilisation > AT_WORK for slot in slots)
 
 
 def _rate(slots: Sequence[Slot]) -> float | None:
