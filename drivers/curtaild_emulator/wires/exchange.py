@@ -19,7 +19,7 @@ class Exchange(asyncio.Protocol):
 
     wire: ClassVar[Wire]
 
-    __slots__ = ("_is_busy", "_loop", "_transport", "board", "buffer", "unit")
+    __slots__ = ("_is_busy", "_is_last", "_loop", "_transport", "board", "buffer", "unit")
 
     def __init__(self, board: Board) -> None:
         self.board = board
@@ -27,6 +27,7 @@ class Exchange(asyncio.Protocol):
         self.unit: Unit | None = None
         self._transport: asyncio.Transport | None = None
         self._is_busy = False
+        self._is_last = False
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,6 +54,7 @@ class Exchange(asyncio.Protocol):
             self._next()
 
     def eof_received(self) -> bool:
+        self._is_last = True
         return self._is_busy  # a client may close its half and still want the answer
 
     def pump(self, unit: Unit) -> None:
@@ -101,10 +103,10 @@ class Exchange(asyncio.Protocol):
         if not is_last:
             return
         self._is_busy = False
-        if closes:
-            transport.close()
-        elif self.buffer:
+        if self.buffer and not closes:
             self._next()
+        if closes or (self._is_last and not self._is_busy):
+            transport.close()
 
     def _send_in_pieces(self, answer: Answer) -> None:
         """The first piece is short enough to cut a length header in two."""
