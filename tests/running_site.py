@@ -7,10 +7,9 @@ import asyncio
 import inspect
 import json
 import os
+import select
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
@@ -24,11 +23,13 @@ import aiomqtt
 from curtaild.grid.native import Topics
 from curtaild.grid.operator import Answer, Operator, operator_access
 from curtaild_emulator import EmulatedFarm, FarmPlan, Ports
+from hatchery import hatchery
 from mosquitto import Mosquitto
 from site_of_farm import SiteFile
 
 ANY_PORTS = Ports(http=0, rpc=0, whatsminer_v3=0, modbus=0, control=0)
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
+"""How long a test waits for what must come; only a failing one waits that long."""
 LOOK_EVERY_S = 0.05
 SAMPLE_EVERY_S = 0.02
 METER_NOISE = 1.01
@@ -58,7 +59,8 @@ class DaemonProcess:
     def __init__(self, site_file: Path, log_file: Path) -> None:
         self._site_file = site_file
         self._log_file = log_file
-        self._process: subprocess.Popen[bytes] | None = None
+        self._pid: int | None = None
+        self._pidfd = -1  # readable once the process has ended
         log_file.touch()
 
     @property
@@ -67,12 +69,12 @@ class DaemonProcess:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None, "not started"
-        return self._process.pid
+        assert self._pid is not None, "not started"
+        return self._pid
 
     @property
     def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._pid is not None and not self._has_ended_within(0.0)
 
     def lines(self, *parts: str) -> list[str]:
         """The log's lines that contain all `parts`."""
@@ -80,29 +82,34 @@ class DaemonProcess:
 
     def start(self) -> None:
         assert not self.is_running
-        command = [sys.executable, "-c", "from curtaild.cli import main; main()", "run", "-c", str(self._site_file)]
-        with self._log_file.open("ab") as sink:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-            )
+        self.kill()
+        self._pid = hatchery().start(self._site_file, self._log_file)
+        self._pidfd = os.pidfd_open(self._pid)
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
         """As a power cut does it; harmless if it has ended."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        if self._pid is not None:
+            self.signal(signal.SIGKILL)
+            self._code()
 
     async def stop(self) -> int:
         """As systemd does it; the exit code."""
-        assert self._process is not None, "not started"
-        self._process.terminate()
-        return await asyncio.to_thread(self._process.wait, PATIENCE_S)
+        self.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(self._has_ended_within, PATIENCE_S), "SIGTERM does not end it"
+        return self._code()
+
+    def _has_ended_within(self, seconds: float) -> bool:
+        return bool(select.select([self._pidfd], [], [], seconds)[0])
+
+    def _code(self) -> int:
+        """The exit code, once it has ended; then it is forgotten."""
+        code = hatchery().code_of(self.pid)
+        os.close(self._pidfd)
+        self._pid = None
+        return code
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +224,7 @@ class RunningSite:
             self.path = self.folder / "site.toml"
             self.daemon = DaemonProcess(self.path, self.folder / "daemon.log")
             stack.callback(self.daemon.kill)
-            timeout = aiohttp.ClientTimeout(total=5)
+            timeout = aiohttp.ClientTimeout(total=PATIENCE_S / 2)
             self._http = await stack.enter_async_context(aiohttp.ClientSession(f"http://{listen}", timeout=timeout))
             self.url = f"http://{listen}"
             self.operator, self.acks = await self.operate(stack, self.brokers[0], "npcc", self._heartbeats)
@@ -285,6 +292,10 @@ class RunningSite:
     async def metric(self, series: str) -> float | None:
         """One series of `/metrics`, named as it stands there, labels included."""
         return series_of(await self.get("/metrics")).get(series)
+
+    async def told(self, series: str) -> float:
+        """One series of `/metrics` once it is there and not 0."""
+        return await until(series, lambda: self.metric(series))
 
     # ---- waiting ------------------------------------------------------------------------------
 

@@ -211,6 +211,7 @@ async def test_nothing_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 await stimulate(grid, site, chance)
             await asyncio.sleep(chance.uniform(0.0, LONGEST_LIFE_S))  # the moment of death is what is tried
             site.daemon.kill()
+            await until("nothing of what it sent is on its way", lambda: not site.farm.open_calls)
 
             remains = Remains.of(site.ledger, head)
             assert not witness.raised_unread(born_at, time.monotonic())
