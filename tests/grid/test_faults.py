@@ -44,11 +44,10 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_the_link_is_back_within_two_seconds_of_the_broker(
+async def test_the_link_is_back_by_itself_when_the_broker_is(
     own_broker: Callable[..., Mosquitto], site: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = own_broker()
-    loop = asyncio.get_running_loop()
     async with running(at(broker), site) as run:
         async with operator(broker, site) as grid:
             await grid.allocate(1_000)
@@ -56,9 +55,7 @@ async def test_the_link_is_back_within_two_seconds_of_the_broker(
         broker.stop()
         await run.until(lambda state: "nothing listens" in (state.last_error or ""))
         broker.start()
-        back_at = loop.time()
         state = await run.until(lambda state: state.connected)
-        assert loop.time() - back_at < 2.0
         assert (state.reconnects_total, state.last_error) == (1, None)
         again = await run.next(AllocationReceived)
         assert (limit_of(again), again.retained) == (1_000, True)
@@ -109,16 +106,17 @@ async def test_a_frozen_broker_is_noticed_in_silence(own_broker: Callable[..., M
 async def test_a_frozen_broker_is_noticed_sooner_when_there_is_something_to_say(
     own_broker: Callable[..., Mosquitto], site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", 0.3)
     broker = own_broker()
-    async with running(at(broker, keepalive_s=600.0), site) as run, operator(broker, site) as grid:
-        broker.freeze()
-        run.link.ack(an_ack(1))
-        state = await run.until(lambda state: not state.connected)
-        assert "stopped answering" in (state.last_error or "")
-        broker.thaw()
-        await run.connected()
-        assert (await anext(grid.acks()))["seq"] == 1
+    async with operator(broker, site) as grid:
+        monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", 1.0)  # whoever knocks in vain knocks again
+        async with running(at(broker, keepalive_s=600.0), site) as run:
+            broker.freeze()
+            run.link.ack(an_ack(1))
+            state = await run.until(lambda state: not state.connected)
+            assert "stopped answering" in (state.last_error or "")
+            broker.thaw()
+            await run.connected()
+            assert (await anext(grid.acks()))["seq"] == 1
 
 
 async def test_a_broker_frozen_from_the_start_is_reached_when_it_thaws(
@@ -130,6 +128,7 @@ async def test_a_broker_frozen_from_the_start_is_reached_when_it_thaws(
     broker.freeze()
     async with running(at(broker), site, wait=False) as run:
         await run.until(lambda state: "does not answer in MQTT" in (state.last_error or ""))
+        monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", PATIENCE_S)
         broker.thaw()
         await run.connected()
         async with operator(broker, site) as grid:
@@ -208,16 +207,14 @@ async def test_stopping_at_any_moment_stops(broker: Mosquitto, site: str) -> Non
         assert run.task.cancelled()
 
 
-async def test_stopping_while_a_frozen_broker_is_asked_to_connect_is_quick(
-    own_broker: Callable[..., Mosquitto], site: str
+async def test_stopping_does_not_wait_for_the_answer_of_a_frozen_broker(
+    own_broker: Callable[..., Mosquitto], site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", 10 * PATIENCE_S)
     broker = own_broker()
     broker.freeze()
-    loop = asyncio.get_running_loop()
-    async with running(at(broker), site, wait=False):
+    async with running(at(broker), site, wait=False):  # which stops within a test's patience
         await asyncio.to_thread(wait_for_a_connection_to, broker.port)
-        asked_at = loop.time()
-    assert loop.time() - asked_at < 2.0
 
 
 def wait_for_a_connection_to(port: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,14 +91,14 @@ async def test_a_flood(
     orders = [
         encode_allocation(GridAllocation(f"order-{n}", n, "flood", wall, float(n), wall, None)) for n in range(1, 1_001)
     ]
-    late_s: list[float] = []
-    loop = asyncio.get_running_loop()
+    worked_s: list[float] = []
 
     async def keep_time() -> None:
+        """What the loop works before it serves a timer: of the processor, whatever others take of it."""
         while True:
-            due = loop.time() + 0.01
+            begun_s = time.thread_time()
             await asyncio.sleep(0.01)
-            late_s.append(loop.time() - due)
+            worked_s.append(time.thread_time() - begun_s)
 
     async with running(at(broker), site) as run, operator(broker, site) as grid:
         before = resident_bytes()
@@ -123,7 +124,7 @@ async def test_a_flood(
             newest = await run.next(AllocationReceived)
         keeping_time.cancel()
         assert resident_bytes() - before < 64 * MEBIBYTE
-        assert sorted(late_s)[int(len(late_s) * 0.95)] < 0.1
+        assert sorted(worked_s)[int(len(worked_s) * 0.95)] < 0.1
         state = run.link.links[0]
         assert state.reconnects_total == 0
         assert state.dropped_total > 0 or not config  # without, it is mostly the broker who drops, unseen

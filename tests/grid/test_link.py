@@ -192,7 +192,10 @@ async def test_what_was_said_before_the_broker_was_there_is_said_once_it_is(
                 assert (await grid.status())["state"] == "limited"
 
 
-async def test_a_clean_stop_says_stopped_after_the_last_answers(broker: Mosquitto, site: str) -> None:
+async def test_a_clean_stop_says_stopped_after_the_last_answers(
+    broker: Mosquitto, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curtaild.grid.broker_link.GOODBYE_TIMEOUT_S", PATIENCE_S)
     names = topics(site)
     async with onlooker(broker, names.ack, names.status) as someone:
         async with running(at(broker), site) as run:

@@ -39,7 +39,7 @@ FORMATS = jsonschema.FormatChecker()
 CLOCK = HandClock()
 TOPICS = Topics("curtaild/v1", "thar-1")
 CONTEXT = Context(TOPICS, ROOT, CLOCK, max_clock_skew_s=1e12, max_payload_bytes=1_000_000)
-BEYOND_SCHEMAS = ("valid_until must be after", "the schedule's is")
+BEYOND_SCHEMAS = ("valid_until must be after", "the schedule's is", "NaN and Infinity are not JSON")
 
 
 def _is_moment(value: object) -> bool:
@@ -145,6 +145,7 @@ def agree(name: str, topic: str, body: Any) -> None:
 @example({**GOOD, "id": "a\n"})
 @example({**GOOD, "seq": 5.0})
 @example({**GOOD, "limit_w": 10**400})
+@example({**GOOD, "colour": float("inf")})
 def test_schema_and_reader_judge_an_allocation_alike(body: dict[str, Any]) -> None:
     agree("allocation", TOPICS.allocation, body)
 

@@ -21,7 +21,8 @@ from running_site import ANY_PORTS, METER_NOISE, RunningSite, site_of, until
 
 pytestmark = pytest.mark.broker
 
-SILENCE_S = 4.0
+SILENCE_S = 12.0
+"""More than a busy machine keeps a process waiting; nothing here waits for it."""
 FLOOD = 50_000
 """At 10,000 a second or more, as fast as the broker takes them."""
 PLAN = FarmPlan.mixed(
@@ -63,8 +64,8 @@ async def test_whatever_happens_at_the_broker_is_survived(tmp_path: Path) -> Non
         await site.all_known()
         assert (await site.status())["phase"] in ("starting", "failsafe")
         refused = 'curtaild_allocations_rejected_total{code="%s"}'
-        assert await site.metric(refused % "TOO_LARGE") == 1  # the allocation: 60,000 bytes
-        assert await site.metric(refused % "MALFORMED") == 1
+        for code in ("TOO_LARGE", "MALFORMED"):  # the allocation, 60,000 bytes of it, and the schedule
+            assert await site.told(refused % code) == 1
         grid = await operator(stack, site)
         limit_w = round(0.7 * site.full_w)
         held = await grid.allocate(limit_w)
@@ -91,9 +92,10 @@ async def test_whatever_happens_at_the_broker_is_survived(tmp_path: Path) -> Non
         await flooding
         assert flooder.returncode == 0
         await stays(site, held, limit_w)
+        await site.until("its status comes back", lambda status: status["links"][0]["is_heard"])
         assert await site.metric(broker) == 1
         (link,) = (await site.status())["links"]
-        assert (link["connected"], link["last_error"], link["is_heard"]) == (True, None, True)
+        assert (link["connected"], link["last_error"]) == (True, None)
         assert link["rejected"] > len(POISON)
         assert link["reconnects"] >= 3
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from grid.authority import Authority
-from grid.rig import Place, Settings, a_status, at, error_of, running
+from grid.rig import PATIENCE_S, Place, Settings, a_status, at, error_of, running
 from mosquitto import Mosquitto
 
 pytestmark = pytest.mark.broker
@@ -84,8 +84,9 @@ async def test_a_brokers_certificate_that_has_expired(site: str, authority: Auth
 
 
 async def test_our_certificate_that_the_broker_does_not_take(
-    own_broker: Start, site: str, authority: Authority, stranger: Authority
+    own_broker: Start, site: str, authority: Authority, stranger: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("curtaild_drivers.broker.mqtt.ALERT_WAIT_S", PATIENCE_S)  # the alert comes after the handshake
     broker, ours = own_broker(*tls_lines(authority, "127.0.0.1", "require_certificate true")), authority.ca_file
     expired, unknown = authority.issue("old", **LONG_AGO), stranger.issue("unknown")
     early = authority.issue("young", **NOT_YET)
