@@ -76,7 +76,7 @@ def _feeder(feeder: FeederPlan, ports: Ports, rating_w: float) -> Table:
         table["meter"] = {
             "address": f"{feeder.address}:{ports.modbus}",
             "poll_s": 0.5,
-            "stale_after_s": 3,
+            "stale_after_s": 10,  # the meter is emulated by a process that may have to wait for its turn
             "settings": settings,
         }
     return table
