@@ -17,6 +17,9 @@ from mosquitto import BINARY, Mosquitto
 
 Opener = Callable[..., Device]
 
+LONG_S = 50.0
+"""For every deadline: where an answer comes, a busy machine may take its time."""
+
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
@@ -33,10 +36,11 @@ def opener(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> Opener:
     """Opens a child's device: settings by name. What a child says is believed after less than it takes in life."""
     monkeypatch.setattr(child, "STANDS_STILL_S", 0.1)
     monkeypatch.setattr(child, "RESTATE_S", 0.5)
+    monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", LONG_S)
 
     def opened(site: str = "gpu-01", remembered: Identity | None = None, **settings: Any) -> Device:
         assert DRIVER.open_device is not None
-        chosen = {"broker": broker.url, "read_deadline_s": 3, "write_deadline_s": 3, **settings}
+        chosen = {"broker": broker.url, "read_deadline_s": LONG_S, "write_deadline_s": LONG_S, **settings}
         return DRIVER.open_device(site, DRIVER.settings.model_validate(chosen), OpenContext(remembered))
 
     return opened
@@ -52,5 +56,5 @@ async def paper(broker: Mosquitto) -> AsyncIterator[PaperChild]:
 async def bench(paper: PaperChild, opener: Opener) -> AsyncIterator[Bench]:
     device = opener(least_w=3_000, base_w=400)
     await device.apply((await device.operating_points()).highest)
-    yield Bench(device, lambda remembered=None: opener(remembered=remembered, least_w=3_000, base_w=400), 3.0)
+    yield Bench(device, lambda remembered=None: opener(remembered=remembered, least_w=3_000, base_w=400), LONG_S)
     await device.close()

@@ -64,7 +64,11 @@ class PaperChild:
         will = json.dumps({"at": None, "state": "offline", "reason": "connection lost"})
         topic, self.port = f"curtaild/v1/{self.name}", port
         client = aiomqtt.Client(
-            "127.0.0.1", port, will=aiomqtt.Will(f"{topic}/status", will, qos=1, retain=True), clean_session=True
+            "127.0.0.1",
+            port,
+            will=aiomqtt.Will(f"{topic}/status", will, qos=1, retain=True),
+            clean_session=True,
+            timeout=60.0,
         )
         async with AsyncExitStack() as stack:
             self._client = await stack.enter_async_context(client)

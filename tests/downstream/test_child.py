@@ -21,8 +21,10 @@ from curtaild_drivers.contract import (
     Unreachable,
     Unsupported,
 )
+from curtaild_drivers.downstream import child
 from downstream.conftest import Opener
 from downstream.paper_child import PaperChild
+from loop_clock import comes_true
 from mosquitto import Mosquitto
 from running_site import until
 
@@ -60,15 +62,21 @@ async def test_a_site_that_offers_no_range_is_only_watched(paper: PaperChild, op
     await device.close()
 
 
-async def test_its_range_is_believed_only_once_it_stands_still(paper: PaperChild, opener: Opener) -> None:
+async def test_its_range_is_believed_only_once_it_stands_still(
+    paper: PaperChild, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A daemon that has just started has not asked all its devices yet."""
     device = opener()
+    monkeypatch.setattr(child, "STANDS_STILL_S", 3_600.0)  # longer than this takes
+    assert isinstance(device, child.Child)
     asked = asyncio.ensure_future(device.operating_points())
     for most_w in range(5_000, 8_000, 500):
         paper.full_w = float(most_w)
         await device.read()
         assert not asked.done()
     paper.full_w = 8_000.0
+    await comes_true(lambda: device._status is not None and device._status.most_w == 8_000.0)
+    monkeypatch.setattr(child, "STANDS_STILL_S", 0.1)
     assert (await asked).highest.draw_w == 8_000.0
     await device.close()
 
@@ -216,8 +224,9 @@ async def test_while_its_own_devices_move_it_counts_with_all_that_it_reserves(
     device = opener()
     await device.apply(at(5_000))
     paper.says = {"actuations_in_flight": 3, "reserved_w": 6_800.0}
-    await device.read()  # may have been on its way already
-    assert (await device.read()).power_w == 7_000.0
+    async with asyncio.timeout(60):
+        while (await device.read()).power_w != 7_000.0:
+            pass  # it was on its way already
     await device.close()
 
 

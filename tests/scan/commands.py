@@ -17,7 +17,7 @@ async def start(*words: str) -> asyncio.subprocess.Process:
 
 async def end(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
     """Its exit code, and what it said on standard output and error."""
-    async with asyncio.timeout(60.0):
+    async with asyncio.timeout(180.0):
         out, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()

@@ -36,7 +36,8 @@ def settings(ports: Ports, **more: float) -> AsicSettings:
     keys = {"rpc": "rpc_port", "http": "http_port", "whatsminer_v3": "v3_port"}
     keys |= {"braiins": "braiins_port", "auradine": "auradine_port"}
     chosen = {setting: getattr(ports, name) or 1 for name, setting in keys.items()}
-    return AsicSettings.model_validate({**chosen, **more})
+    in_time = {"read_deadline_s": 60, "write_deadline_s": 60, "identify_deadline_s": 120}  # on a busy machine, too
+    return AsicSettings.model_validate({**chosen, **in_time, **more})
 
 
 def telling(chosen: AsicSettings) -> list[int]:

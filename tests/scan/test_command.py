@@ -62,7 +62,7 @@ async def test_an_interrupted_scan_says_how_to_go_on_and_does(tmp_path: Path) ->
         path.write_text(path.read_text().replace("v3_port = 1", f"v3_port = {port}"))
         words = ("--state", str(tmp_path / "scan.json"), "--config", str(path), "--concurrency", "4")
         process = await start("scan", NETWORK, *words)
-        async with asyncio.timeout(60.0):
+        async with asyncio.timeout(180.0):
             await taken.wait()
         process.send_signal(signal.SIGINT)
         code, out, err = await end(process)

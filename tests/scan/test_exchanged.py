@@ -24,6 +24,7 @@ from curtaild_drivers.asic import AsicSettings
 from curtaild_drivers.contract import DeviceId, FeederId, Identity
 from curtaild_emulator import EmulatedFarm, FarmPlan, Fault, Ports
 from curtaild_emulator.plan import ModelName
+from loop_clock import comes_true
 from scan.farms import ANY_PORTS, settings
 from scan.site_files import SITE
 
@@ -144,7 +145,7 @@ async def test_another_firmware_on_other_ports_is_found_though_the_old_one_only_
 async def test_a_device_that_comes_back_is_asked_who_it_is_and_told_only_if_it_is_another() -> None:
     async with farm_of("luxos-s21", ANY_PORTS) as farm:
         ((name, address),) = farm.addresses.items()
-        fleet = fleet_of(address, settings(farm.ports, read_deadline_s=1.0), None)
+        fleet = fleet_of(address, settings(farm.ports), None)
         async with watched(fleet) as watch:
             known = await watch.next_identity()
             fleet[NAME].identity = replace(known, serial="of the machine that stood here before")
@@ -191,9 +192,7 @@ async def test_the_daemon_says_so_once_and_forgets_what_the_old_one_drew(
         await store.close(5.0)
         async with Daemon(path, site) as daemon:
             daemon.control.site.devices[name].learned = {"normal": DrawRatio()}
-            async with asyncio.timeout(60.0):
-                while "is now Antminer S21 under luxos" not in caplog.text:
-                    await daemon.inbox.arrival(0.05)
+            await comes_true(lambda: "is now Antminer S21 under luxos" in caplog.text)
             assert daemon.control.site.devices[name].learned == {}
         assert caplog.text.count("is now Antminer S21") == 1
         assert ", which stood at hall/127.34.30.250; it is read as that" in caplog.text
