@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +66,23 @@ def test_show_prints_what_the_driver_says(make_gpus: MakeGpus, curtaild: Type) -
     done = curtaild(gpus, "gpu", "show")
     assert done.returncode == 0, done.stderr
     row = next(line for line in done.stdout.splitlines() if "H100" in line)
-    cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells[:7] == ["0", "NVIDIA H100 80GB HBM3", "gpu", "500", "500", "700", "200–700–700"]
-    assert cells[-1] == "yes"
-    assert "the GPU is lost" in done.stdout
+    cells = row.split()
+    assert (cells[-8:-3], cells[-1]) == (["500", "500", "700", "200–700–700", "100%"], "yes")
+    assert "GPU 1: the GPU is lost" in done.stdout
     assert "GPU 0: MIG is on" in done.stdout
     assert "GPU 0: persistence mode is off" in done.stdout
     assert gpus.requested_w(0) == 700.0
+
+
+def test_eight_gpus_and_their_bounds_fit_into_a_small_window(
+    make_gpus: MakeGpus, curtaild: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = curtaild(make_gpus([H100] * 7 + [GH200_MODULE_ONLY]), "gpu", "show").stdout
+    assert said.count("200–700–700") == 7
+    assert "200–900–1000" in said
+    assert "GPU 0, 1, 2, 3, 4, 5, 6, 7: persistence mode is off" in said
+    assert "GPU 7: it takes limits for its whole module" in said
 
 
 @pytest.mark.parametrize("verb", ["show", "restore"])
@@ -143,6 +154,30 @@ async def test_what_cannot_be_put_back_stays_remembered(
     memory = NodeMemory(tmp_path / "gpu-state.json")
     memory.load()
     assert list(memory.limits_mw.values()) == [700_000]
+
+
+def shell(command: str) -> None:
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+
+
+async def test_restore_wakes_no_work_and_says_what_would(
+    make_gpus: MakeGpus, open_node: OpenNode, curtaild: Type, tmp_path: Path
+) -> None:
+    gpus = make_gpus([H100])
+    woken = tmp_path / "woken"
+    hook = {"shed": ["/bin/true"], "restore": ["/usr/bin/tee", str(woken)], "draw_w": 1_900.0}
+    async with open_node(gpus, suspend=hook) as node:
+        await node.apply((await node.operating_points()).lowest)
+    site = site_file(
+        tmp_path, f'suspend = {{ shed = ["/bin/true"], restore = ["/usr/bin/tee", "{woken}"], draw_w = 1900 }}'
+    )
+    done = curtaild(gpus, "gpu", "restore", "--config", str(site))
+    assert (done.returncode, gpus.requested_w(0), woken.exists()) == (1, 700.0, False)
+    (line,) = done.stderr.splitlines()
+    said, _, command = line.partition("; to leave it: ")
+    assert said == "the node is still in suspend"
+    shell(command)
+    assert json.loads(woken.read_text())["reason"] == "restore"
 
 
 async def test_restore_waits_for_the_daemon_to_be_stopped(

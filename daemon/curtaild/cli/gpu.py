@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import shlex
+import socket
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from curtaild_config import SiteFileError, load_site
-from curtaild_drivers.contract import DriverError
+from curtaild_drivers.contract import OFF, DriverError
+from curtaild_drivers.gpu import hooks
 from curtaild_drivers.gpu.amd import AmdHost
 from curtaild_drivers.gpu.card import Host, Milliwatts
 from curtaild_drivers.gpu.memory import NodeMemory
 from curtaild_drivers.gpu.nvml import NvmlHost
+from curtaild_drivers.gpu.reading import STAGES, SUSPEND, node_watts
 from curtaild_drivers.gpu.settings import AmdSettings, NodeSettings, NvmlSettings
 from curtaild_drivers.gpu.upkeep import PutBack, Seen, look, restore
 
@@ -66,9 +71,12 @@ def show(driver: MakerOption = Maker.NVIDIA, as_json: JsonOption = False) -> Non
         return
     console = Console()
     console.print(_table(version, seen))
+    noted: dict[str, list[str]] = {}
     for gpu in seen:
         for note in _notes(gpu):
-            console.print(f"GPU {gpu.index}: {note}", soft_wrap=True)
+            noted.setdefault(note, []).append(str(gpu.index))
+    for note, indices in noted.items():
+        console.print(f"GPU {', '.join(indices)}: {note}", soft_wrap=True)
     if not may_write:
         console.print("This user may not set limits: that takes root or CAP_SYS_ADMIN.")
 
@@ -83,12 +91,13 @@ def put_back(
 ) -> None:
     """Put back the power limits that were in force before the daemon's first. Stop the daemon before.
 
-    Exit code 1: one or more are not as they were.
+    Work that a hook has put to sleep is not woken; what would wake it is printed. Exit code 1: not all is as it was.
     """
     if state is not None and config is not None:
         raise typer.BadParameter("--state and --config exclude each other")
     try:
-        memory = NodeMemory(state or _state_path(config, driver))
+        settings = _settings(config, driver)
+        memory = NodeMemory(state or (settings and settings.state_file) or driver.state_path())
         if not memory.path.exists():
             typer.echo(f"{memory.path} does not exist: nothing is remembered", err=True)
             raise typer.Exit(1)
@@ -100,28 +109,40 @@ def put_back(
         typer.echo(_line(each), err=each.error is not None)
     if not done:
         typer.echo("nothing is remembered: no limit was ever set, or all are back")
-    for stage in sorted(memory.stages):
-        typer.echo(f"the node is in {stage}: undo it by its own program")
-    raise typer.Exit(1 if any(each.error is not None for each in done) else 0)
+    for stage in sorted(memory.stages, key=STAGES.index, reverse=True):
+        typer.echo(_still_in(stage, settings, done), err=True)
+    raise typer.Exit(1 if memory.stages or any(each.error is not None for each in done) else 0)
 
 
-def _state_path(config: Path | None, driver: Maker) -> Path:
-    """The site file's word, else the driver's own default. Raises `SiteFileError`."""
-    if config is not None:
-        for group in load_site(config).expand_devices():
-            if group.driver == driver.value and isinstance(group.settings, NodeSettings):
-                return group.settings.state_file or driver.state_path()
-        raise typer.BadParameter(f'{config} has no group with driver = "{driver.value}"')
-    return driver.state_path()
+def _settings(config: Path | None, driver: Maker) -> NodeSettings | None:
+    """What the site file says of this host's GPUs. Raises `SiteFileError`."""
+    if config is None:
+        return None
+    for group in load_site(config).expand_devices():
+        if group.driver == driver.value and isinstance(group.settings, NodeSettings):
+            return group.settings
+    raise typer.BadParameter(f'{config} has no group with driver = "{driver.value}"')
+
+
+def _still_in(stage: str, settings: NodeSettings | None, done: list[PutBack]) -> str:
+    """A stage that is left as it is, and the command that would leave it."""
+    hook = {SUSPEND: settings.suspend, OFF: settings.off}.get(stage) if settings is not None else None
+    if settings is None or hook is None:
+        return f"the node is still in {stage}: run the restore program of that stage, or start the daemon again"
+    allowed_w = node_watts(sum(each.limit_mw for each in done) / 1000, settings)
+    call = hooks.Call(socket.gethostname(), "restore", allowed_w, hook.timeout_s)
+    told = shlex.quote(call.document().decode().strip())
+    return f"the node is still in {stage}; to leave it: echo {told} | {shlex.join(hook.restore)}"
 
 
 def _table(version: str, seen: list[Seen]) -> Table:
-    table = Table(title=f"driver {version}", title_justify="left")
-    for heading in ("GPU", "model", "scope"):
-        table.add_column(heading)
-    for heading in ("draw W", "keeps W", "asked W", "least–default–most W", "busy", "clock", "°C"):
-        table.add_column(heading, justify="right")
-    table.add_column("limit binds")
+    """Fits into eighty columns; only the models' names give way."""
+    title = f"driver {version}; watts; bounds are least–default–most"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("GPU", no_wrap=True)
+    table.add_column("model", min_width=8)
+    for heading in ("draws", "keeps", "asked", "bounds", "busy", "clock", "°C", "limit binds"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for gpu in seen:
         table.add_row(*_cells(gpu))
     return table
@@ -129,13 +150,13 @@ def _table(version: str, seen: list[Seen]) -> Table:
 
 def _cells(gpu: Seen) -> list[str]:
     facts, power, activity = gpu.facts, gpu.power, gpu.activity
+    model = facts.model.removeprefix("NVIDIA ") if facts is not None else ""
     if facts is None or power is None or activity is None:
-        return [str(gpu.index), facts.model if facts is not None else "", "", *[""] * 7, gpu.error or ""]
+        return [str(gpu.index), model, *["?"] * 8]
     bounds = "–".join(_watts(mw) for mw in (facts.least_mw, facts.default_mw, facts.most_mw))
     return [
         str(gpu.index),
-        facts.model,
-        facts.scope,
+        model,
         f"{power.power_w:.0f}" if power.power_w is not None else "?",
         _watts(power.enforced_mw),
         _watts(power.requested_mw),
@@ -149,9 +170,13 @@ def _cells(gpu: Seen) -> list[str]:
 
 def _notes(gpu: Seen) -> list[str]:
     facts = gpu.facts
+    notes = [gpu.error] if gpu.error is not None else []
     if facts is None:
-        return []
-    notes = ["MIG is on: a limit holds for all its instances together"] if facts.is_mig else []
+        return notes
+    if facts.scope == "module":
+        notes.append("it takes limits for its whole module, CPU and memory included")
+    if facts.is_mig:
+        notes.append("MIG is on: a limit holds for all its instances together")
     if facts.is_persistent is False:
         notes.append("persistence mode is off: its limit is lost when the driver's last client ends")
     if facts.missing:
