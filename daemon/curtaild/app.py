@@ -130,7 +130,10 @@ class Daemon:
         meters = open_meters(self.config.meters(), site_file)
         interlocks = open_interlocks(self.config.interlocks())
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(_close_all, [each.driver.close for each in (*fleet.values(), *meters, *interlocks)])
+            closes = [device.driver.close for device in fleet.values()]
+            closes += [meter.driver.close for meter in meters]
+            closes += [interlock.driver.close for interlock in interlocks]
+            stack.push_async_callback(_close_all, closes)
             for device in fleet.values():
                 self.telemetry.describe(device.spec.id, device.spec.driver, device.identity)
             actuator = Actuator(fleet, self.inbox.answer, self.clock, self.config.policy.write_concurrency)

@@ -89,6 +89,9 @@ class Miner:
         session, _, argument = parameter.partition(",")
         if not session or session != self.session:
             return said(ok=False, words="Invalid session")
+        if command == "logoff":
+            self.session = ""
+            return said(words="Session terminated")
         self.obeyed.append(f"{command} {argument}")
         if self.verdict is not None:
             return self.verdict
@@ -161,7 +164,7 @@ async def test_a_session_is_kept_while_it_lasts() -> None:
         await device.apply(SLOW)
         before = len(miner.wire.asked)
         await device.apply(OFF)
-    assert len(miner.wire.asked) == before + 1
+        assert len(miner.wire.asked) == before + 1
 
 
 async def test_a_session_that_ended_is_replaced_within_the_same_call() -> None:
@@ -181,6 +184,23 @@ async def test_a_session_outlasts_an_answer_that_was_lost() -> None:
         await device.read()
         assert await device.apply(OperatingPoint("250MHz", 1_575, 1.0)) is Outcome.ACKNOWLEDGED
     assert miner.opened == 1
+
+
+async def test_closing_gives_the_session_back() -> None:
+    """So that the same machine, opened anew by a reload, can be raised at once."""
+    async with running(miner := Miner()) as device:
+        await device.apply(SLOW)
+        assert miner.session
+        await device.close()
+        assert not miner.session
+        await device.apply(FULL)
+    assert miner.obeyed == ["profileset 525MHz", "profileset default"]
+
+
+async def test_closing_gives_back_nothing_that_is_not_ours() -> None:
+    async with running(miner := Miner(session="somebody")) as device:
+        await device.apply(OFF)
+    assert (miner.obeyed, miner.session) == (["curtail sleep"], "somebody")
 
 
 async def test_another_writers_session_stops_all_but_a_shed() -> None:

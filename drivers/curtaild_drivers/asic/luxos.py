@@ -4,6 +4,7 @@ tells all; writes need a session, of which the device has one. Source: docs.luxo
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import suppress
 
@@ -50,9 +51,10 @@ SUPPORT = Support(
     auth="a session, without a password",
     ports="4028",
     quirks=(
-        "It has one session for all its clients, and none is held between commands, so that people and other tools "
-        "can work on it: after a pause of 50 s a shed opens one first, unless the site says `luxos_session = "
-        '"kept"` (docs.luxor.tech/firmware/api, logon).',
+        "It has one session for all its clients, and its maker asks them to open it only for what they have to change "
+        "(docs.luxor.tech/firmware/api/sessions). So it is opened for a command, serves those of the next 50 s, and is "
+        "given back when the daemon stops or reloads; a shed after a longer pause is two commands, unless the site "
+        'says `luxos_session = "kept"`.',
         "Its sleep outlasts a reboot (docs.luxor.tech/firmware/api, curtail).",
     ),
     sources=("docs.luxor.tech/firmware/api", "pyasic"),
@@ -63,6 +65,7 @@ _SESSION_LASTS_S: Seconds = 50.0
 """A session ends 60 s after its last use."""
 _RENEW_BEFORE_S: Seconds = 20.0
 """Readings come every ten seconds or so: one of them falls into this."""
+_LOGOFF_DEADLINE_S: Seconds = 1.0
 _RAMP_S: Seconds = 600.0
 _STARTING_WORDS = ("init", "ramp", "start")
 _TH = 1e12
@@ -157,7 +160,11 @@ class LuxOS:
         return Outcome.ACKNOWLEDGED
 
     async def close(self) -> None:
-        self._session = None
+        """Logs off: otherwise nobody, not even this daemon after a reload, could open a session for a minute."""
+        session, self._session = self._session, None
+        if session is not None and time.monotonic() < self._session_good_until:
+            with suppress(DriverError):  # it ends by itself all the same
+                await self._ask("logoff", asyncio.get_running_loop().time() + _LOGOFF_DEADLINE_S, session)
 
     async def _set_profile(self, until: Seconds, profile: str, may_borrow: bool = False) -> None:
         reply = await self._command(until, "profileset", profile, may_borrow)
