@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from curtaild.cli.main import app
 from curtaild_emulator import EmulatedFarm, Fault
+from running_site import until
 from scan.commands import end, start
 from scan.farms import farm
 
@@ -58,11 +59,9 @@ async def test_ctrl_c_puts_the_device_back_and_the_transcript_tells_no_address(t
     async with farm(1, "127.34.22.0/24", ("luxos-s21",)) as emulated:
         (name, address), *_ = emulated.addresses.items()
         _, settings = words_for(emulated)
-        slowly = ("--read-every", "0.05", "--points", ",".join(["off", "490MHz"] * 40), "--transcript", str(path))
+        slowly = ("--read-every", "0.05", "--points", ",".join(["off"] * 1_000), "--transcript", str(path))
         process = await start("probe", address, *settings, "--exercise", "--yes", *slowly)
-        async with asyncio.timeout(60.0):
-            while emulated.true_power_w(name) > 100.0:
-                await asyncio.wait([asyncio.create_task(asyncio.sleep(0.01))])
+        await until("it has gone to sleep", lambda: emulated.true_power_w(name) <= 100.0, within_s=180.0)
         process.send_signal(signal.SIGINT)
         code, out, err = await end(process)
         assert code == 130, (out, err)
@@ -78,14 +77,12 @@ async def test_a_second_ctrl_c_leaves_it_as_it_is_and_says_how_to_bring_it_back(
     async with farm(1, "127.34.24.0/24", ("vnish-s19j-pro",)) as emulated:
         (name, address), *_ = emulated.addresses.items()
         _, settings = words_for(emulated)
-        process = await start("probe", address, *settings, "--exercise", "--yes", "--points", ",".join(["off"] * 40))
-        async with asyncio.timeout(60.0):
-            while emulated.true_power_w(name) > 100.0:
-                await asyncio.wait([asyncio.create_task(asyncio.sleep(0.01))])
+        process = await start("probe", address, *settings, "--exercise", "--yes", "--points", ",".join(["off"] * 1_000))
+        await until("it has gone to sleep", lambda: emulated.true_power_w(name) <= 100.0, within_s=180.0)
         emulated.set_fault(name, Fault.HANG)
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
-        async with asyncio.timeout(60.0):
+        async with asyncio.timeout(180.0):
             while b"once more" not in await process.stdout.readline():
                 pass
         process.send_signal(signal.SIGINT)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from unittest import mock
 
 import pytest
 
 from curtaild.survey import exercise as exercising
-from curtaild.survey.exercise import CannotExercise, Exercise, Step, chosen, found_at, name_of, says
+from curtaild.survey.exercise import CannotExercise, Exercise, Step, Watch, chosen, found_at, name_of, says
 from curtaild_drivers.asic import DRIVER
 from curtaild_drivers.contract import (
     OFF,
@@ -22,8 +24,10 @@ from curtaild_drivers.contract import (
     RunState,
 )
 from curtaild_drivers.registry import OpenContext
-from curtaild_emulator import EmulatedFarm, Fault
+from curtaild_emulator import EmulatedFarm, Fault, Miner
 from curtaild_emulator.plan import ModelName
+from curtaild_emulator.wires.unit import Effect
+from loop_clock import comes_true, cut_short, put_forward
 from scan.farms import farm, settings
 
 LADDER = OperatingPoints(
@@ -33,7 +37,36 @@ LADDER = OperatingPoints(
         OperatingPoint("limit", 3_000.0, 100e12, divisible=True),
     )
 )
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
+ENOUGH_READINGS = 5
+"""After so many, what has not settled will not."""
+
+
+def say_nothing(point: OperatingPoint, reading: Reading | None) -> None:
+    """Nobody watches."""
+
+
+@dataclass
+class ShortPatience:
+    """Time as it passes, until a step has had enough readings: then its patience is over."""
+
+    readings: int = 0
+    skipped_s: float = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.skipped_s
+
+    def watch(self, point: OperatingPoint, reading: Reading | None) -> None:
+        self.readings += reading is not None
+        if self.readings == ENOUGH_READINGS:
+            self.skipped_s += PATIENCE_S
+
+
+@pytest.fixture
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> ShortPatience:
+    made = ShortPatience()
+    monkeypatch.setattr(exercising, "time", made)
+    return made
 
 
 @dataclass
@@ -45,8 +78,18 @@ class Bench:
     home: OperatingPoint
     identity: Identity
 
-    def exercise(self, patience_s: float = PATIENCE_S) -> Exercise:
-        return Exercise(self.device, self.points, self.home, lambda *_: None, patience_s=patience_s, read_every_s=0.005)
+    def exercise(
+        self, device: Device | None = None, patience_s: float = PATIENCE_S, watch: Watch = say_nothing
+    ) -> Exercise:
+        return Exercise(device or self.device, self.points, self.home, watch, patience_s=patience_s, read_every_s=0.005)
+
+    async def another(self) -> Device:
+        """The same machine once more, by a driver that knows all it needs for a command."""
+        assert DRIVER.open_device is not None
+        chosen, known = settings(self.farm.ports), OpenContext(self.identity)
+        device = DRIVER.open_device(self.farm.addresses[self.name], chosen, known)
+        await device.read()
+        return device
 
     def true_power_w(self) -> float:
         return self.farm.true_power_w(self.name)
@@ -88,10 +131,10 @@ async def test_all_points_are_reached_timed_and_left_again(model: ModelName) -> 
         assert its.true_power_w() == pytest.approx(before_w, rel=0.2)
 
 
-async def test_a_device_that_says_yes_and_does_not_obey_is_caught() -> None:
+async def test_a_device_that_says_yes_and_does_not_obey_is_caught(short_patience: ShortPatience) -> None:
     async with bench("whatsminer-m50") as its:
         its.farm.set_fault(its.name, Fault.ACK_NO_OBEY)
-        exercise = its.exercise(patience_s=0.3)
+        exercise = its.exercise(watch=short_patience.watch)
         await exercise.run(chosen(its.points, ["limit@1500"]))
         (step,) = exercise.steps
         assert step.answer == "acknowledged"
@@ -118,19 +161,20 @@ async def test_an_interruption_brings_it_back_however_far_it_was() -> None:
         assert (await its.device.read()).point_key == its.home.key
 
 
-async def test_a_limit_that_it_does_not_keep_is_never_taken_for_the_one_it_was_found_at() -> None:
+async def test_a_limit_that_it_does_not_keep_is_never_taken_for_the_one_it_was_found_at(
+    short_patience: ShortPatience,
+) -> None:
     """All its limits have one name."""
     async with bench("whatsminer-m50") as its:
         await its.device.apply(replace(its.home, draw_w=2_000.0))
-        assert DRIVER.open_device is not None
-        hasty = settings(its.farm.ports, write_deadline_s=0.1, read_deadline_s=0.1)
-        device = DRIVER.open_device(its.farm.addresses[its.name], hasty, OpenContext(its.identity))
-        await device.read()
+        device, miner = await its.another(), its.farm.plant.miner(its.name)
         its.farm.set_fault(its.name, Fault.HANG)
-        exercise = Exercise(device, its.points, its.home, lambda *_: None, patience_s=0.5, read_every_s=0.005)
-        restoring = asyncio.create_task(exercise.run([its.home]))
-        await asyncio.wait([restoring], timeout=0.2)
+        exercise = its.exercise(device, watch=short_patience.watch)
+        with mock.patch.object(Miner, "strikes", autospec=True, side_effect=Miner.strikes) as strikes:
+            restoring = asyncio.create_task(exercise.run([its.home]))
+            await comes_true(lambda: mock.call(miner, Fault.HANG) in strikes.mock_calls)  # the command has arrived
         its.farm.set_fault(its.name, Fault.HANG, on=False)
+        put_forward()
         await restoring
         (step,) = exercise.steps
         assert step.reading is not None, "it answers again"
@@ -149,7 +193,7 @@ async def test_whoever_is_in_haste_does_not_wait_for_one_that_never_comes_back(m
         await asyncio.wait([restoring], timeout=0.05)
         assert not restoring.done()
         exercise.hasten()
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(60.0):
             restored = await restoring
         assert restored is not None
         assert restored.settled_s is None
@@ -172,11 +216,9 @@ async def test_what_was_found_off_is_left_off() -> None:
 async def test_a_write_whose_answer_is_lost_counts_by_what_is_read() -> None:
     async with bench("luxos-s21") as its:
         its.farm.set_fault(its.name, Fault.HANG_WRITE_APPLIED)
-        assert DRIVER.open_device is not None
-        hasty = settings(its.farm.ports, write_deadline_s=0.2, read_deadline_s=0.2)
-        device = DRIVER.open_device(its.farm.addresses[its.name], hasty, OpenContext(its.identity))
-        exercise = Exercise(device, its.points, its.home, lambda *_: None, patience_s=PATIENCE_S, read_every_s=0.005)
-        await exercise.run(chosen(its.points, ["off"]))
+        device, unit = await its.another(), its.farm.unit(its.name)
+        exercise = its.exercise(device)
+        await cut_short(exercise.run(chosen(its.points, ["off"])), lambda: unit.answered[Effect.STOP] > 0)
         (step,) = exercise.steps
         assert step.answer.startswith("outcome unknown")
         assert step.went_well
@@ -190,7 +232,7 @@ async def test_a_wrong_password_ends_it_and_moves_nothing() -> None:
         assert DRIVER.open_device is not None
         wrong = OpenContext(its.identity, secrets={"password": "not this"})
         device = DRIVER.open_device(its.farm.addresses[its.name], settings(its.farm.ports), wrong)
-        exercise = Exercise(device, its.points, its.home, lambda *_: None, patience_s=PATIENCE_S, read_every_s=0.005)
+        exercise = its.exercise(device)
         await exercise.run(chosen(its.points, []))
         assert len(exercise.steps) == 1
         assert exercise.steps[0].answer.startswith("AuthFailed")
