@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -20,6 +21,22 @@ THROTTLING = dict.fromkeys(FIRMWARES, ONE_COMMAND) | {
 }
 # nobody has said how it answers what it does not take: it is read back afterwards
 READ_BACK = {"marathon": Counter({Effect.READ: 1})}
+COLD = {
+    "antminer": 2,  # a challenge, its configuration
+    "whatsminer-v2": 1,  # a token
+    "whatsminer-v3": 1,  # its salt
+    "luxos": 1,  # a session
+    "vnish": 1,  # a token
+    "vnish-1.3": 1,
+    "avalon": 1,  # its clock
+    "braiins": 1,  # a token
+    "epic": 0,
+    "auradine": 1,  # a token
+    "marathon": 2,  # a challenge, its configuration
+    "axeos": 1,  # how it is stopped
+    "nerdaxe": 1,
+}
+"""How much must be asked before the stop where that is the very first word to a device."""
 
 
 async def cost(rig: Bench, point: OperatingPoint) -> Counter[Effect]:
@@ -47,6 +64,22 @@ async def test_a_throttle_is_one_write(firmware: str) -> None:
             await cost(rig, points.points[1])
             await rig.device.read()
         assert await cost(rig, between(points)) == THROTTLING[firmware] + READ_BACK.get(firmware, Counter())
+
+
+@pytest.mark.parametrize("firmware", FIRMWARES)
+async def test_off_as_the_first_word_to_a_device_is_no_more_than_it_needs(firmware: str) -> None:
+    async with rig_of(firmware) as rig:
+        before = Counter({Effect.READ: COLD[firmware]}) + READ_BACK.get(firmware, Counter())
+        assert await cost(rig, OFF) == before + Counter({Effect.STOP: 1})
+
+
+@pytest.mark.parametrize("firmware", ["whatsminer-v2", "luxos", "vnish", "vnish-1.3", "braiins", "auradine"])
+async def test_a_token_that_has_ended_costs_a_refusal_and_one_login(firmware: str) -> None:
+    async with rig_of(firmware) as rig:
+        points = await warm(rig)
+        await rig.device.apply(points.points[1])
+        rig.unit().board.wall_clock = lambda: time.monotonic() + 7_200.0
+        assert await cost(rig, OFF) == Counter({Effect.READ: 2, Effect.STOP: 1})
 
 
 async def test_a_luxos_without_a_session_in_hand_is_asked_for_one_first() -> None:

@@ -147,6 +147,7 @@ class GrpcExchange(asyncio.Protocol):
             await _for_ever()
         shown = stream.metadata
         if path != _LOGIN and (shown is None or not unit.knows(shown.get("authorization"))):
+            unit.answered[Effect.READ] += 1
             raise GRPCError(Status.UNAUTHENTICATED, "Invalid or missing token")
         told = call.do(unit, request)
         unit.answered[call.effect] += 1
