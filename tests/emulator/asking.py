@@ -11,7 +11,7 @@ from typing import Any
 from curtaild_emulator import EmulatedFarm, FarmPlan, Ports
 
 ANY = Ports(http=0, rpc=0, whatsminer_v3=0, braiins=0, auradine=0, redfish=0, modbus=0, control=0)
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 LONGEST_RESTART_S = 1_000.0
 
 

@@ -52,12 +52,12 @@ async def test_work_levels() -> None:
 async def test_the_soft_switch_waits_for_its_stamp() -> None:
     async with farm_of("avalon-a1566") as farm:
         before_w = farm.true_power_w(only(farm))
-        assert "STATUS=I" in (answer := await ask(farm, f"ascset|0,softoff,{stamp(60)}"))
+        assert "STATUS=I" in (answer := await ask(farm, f"ascset|0,softoff,{stamp(600)}"))
         assert "success softoff:" in answer
-        farm.skip(50.0)
+        farm.skip(500.0)
         assert farm.true_power_w(only(farm)) == before_w
         assert (await estats(farm))["SoftOFF"] == "0"
-        farm.skip(30.0)
+        farm.skip(300.0)
         assert farm.true_power_w(only(farm)) == 40.0
         told = await estats(farm)
         assert told["SoftOFF"] == "1"

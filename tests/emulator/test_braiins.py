@@ -15,7 +15,9 @@ from pyasic.web.braiins_os.boser import BOSerWebAPI  # type: ignore[import-untyp
 from pyasic.web.braiins_os.proto.braiins.bos import v1  # type: ignore[import-untyped]
 
 from curtaild_emulator import EmulatedFarm, Fault
+from curtaild_emulator.wires.unit import Effect
 from emulator.asking import farm_of, is_shut, only, rpc, send, settle
+from loop_clock import cut_short
 
 
 @pytest.fixture
@@ -98,9 +100,9 @@ async def test_silence_and_a_lost_answer(farm: EmulatedFarm) -> None:
     name, api = only(farm), client(farm)
     await api.auth()
     farm.set_fault(name, Fault.HANG_WRITE_APPLIED)
+    unit = farm.unit(name)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
-            await set_target(api, 2_000)
+        await cut_short(asyncio.wait_for(set_target(api, 2_000), 60.0), lambda: unit.answered[Effect.COMMAND] > 0)
     assert (await api.get_tuner_state())["powerTargetModeState"]["currentTarget"]["watt"] == 2_000
     for fault in (Fault.HANG, Fault.OFFLINE_SILENT):
         farm.set_fault(name, fault)

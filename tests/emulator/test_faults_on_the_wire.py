@@ -10,7 +10,9 @@ import aiohttp
 import pytest
 
 from curtaild_emulator import EmulatedFarm, Fault
+from curtaild_emulator.wires.unit import Effect
 from emulator.asking import farm_of, framed, is_shut, only, rpc, send, settle
+from loop_clock import cut_short, put_forward
 
 SUMMARY = b'{"command":"summary"}'
 
@@ -51,8 +53,9 @@ async def test_a_command_hangs_and_was_applied() -> None:
     async with farm_of("luxos-s21") as farm:
         token = await session(farm)
         farm.set_fault(only(farm), Fault.HANG_WRITE_APPLIED)
+        stop, unit = json.dumps({"command": "curtail", "parameter": f"{token},sleep"}), farm.unit(only(farm))
         with pytest.raises(TimeoutError):
-            await send(farm, json.dumps({"command": "curtail", "parameter": f"{token},sleep"}).encode(), within_s=0.1)
+            await cut_short(send(farm, stop.encode()), lambda: unit.answered[Effect.STOP] > 0)
         assert settle(farm) == 25.0
         assert (await rpc(farm, "config"))["CONFIG"][0]["CurtailMode"] == "Sleep"
 
@@ -105,7 +108,8 @@ async def test_keys_vanish_after_sleep() -> None:
         assert (await rpc(farm, "status"))["Msg"].get("mineroff") is None
 
 
-async def test_fragments_arrive_one_by_one() -> None:
+async def test_fragments_arrive_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curtaild_emulator.wires.exchange._FRAGMENT_GAP_S", 100.0)
     async with farm_of("whatsminer-m60") as farm:
         farm.set_fault(only(farm), Fault.FRAGMENT)
         address = farm.addresses[only(farm)]
@@ -114,6 +118,7 @@ async def test_fragments_arrive_one_by_one() -> None:
         writer.write(len(request).to_bytes(4, "little") + request)
         first = await reader.read(4096)
         assert len(first) == 2  # half a length header
+        put_forward()
         rest = await reader.readexactly(2)
         length = int.from_bytes(first + rest, "little")
         assert json.loads(await reader.readexactly(length))["code"] == 0
