@@ -35,7 +35,7 @@ listen = "127.0.0.1:0"
 
 
 def curtaild(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, *words], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([COMMAND, *words], capture_output=True, text=True, timeout=200, check=False)
 
 
 def site_file(folder: Path, text: str = GOOD, url: str = "mqtt://127.0.0.1:1883") -> Path:
@@ -113,6 +113,6 @@ def test_the_operators_words_reach_the_broker_as_the_dialect_has_them(broker: Mo
 
 def retained(broker: Mosquitto, topic: str) -> dict[str, Any]:
     """What the broker keeps there, as any client of its own kind sees it."""
-    words = ["mosquitto_sub", "-p", str(broker.port), "-t", topic, "-C", "1", "-W", "10"]
-    seen: dict[str, Any] = json.loads(subprocess.run(words, capture_output=True, check=True, timeout=20).stdout)
+    words = ["mosquitto_sub", "-p", str(broker.port), "-t", topic, "-C", "1", "-W", "60"]
+    seen: dict[str, Any] = json.loads(subprocess.run(words, capture_output=True, check=True, timeout=100).stdout)
     return seen

@@ -18,8 +18,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from curtaild.cli import grid_openadr
 from curtaild.cli.main import app
 from curtaild.grid.openadr_vtn import Client, Role
+from curtaild.grid.openadr_vtn.business import BusinessLogic
 from grid.authority import Authority
 from openadr.vtn_rig import Caller
 from running_site import free_port, until
@@ -88,7 +90,23 @@ async def as_ven(site: Path, url: str) -> AsyncIterator[Caller]:
         yield Caller(session, url, VEN)
 
 
-async def test_an_operator_states_hears_of_and_cancels_events(site: Path, vtn: str) -> None:
+@pytest.fixture
+def hears_one_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for reports waits until there is one, however long that takes."""
+    print_reports = grid_openadr._print_reports
+
+    async def print_first(operator: BusinessLogic, event_id: str, ends: bool = False) -> None:
+        async def first_report() -> dict[str, Any] | None:
+            return next(iter([each async for each in operator.objects("reports", eventID=event_id)]), None)
+
+        if not ends:
+            await until("a report is there", first_report)
+        await print_reports(operator, event_id, ends=True)
+
+    monkeypatch.setattr(grid_openadr, "_print_reports", print_first)
+
+
+async def test_an_operator_states_hears_of_and_cancels_events(site: Path, vtn: str, hears_one_report: None) -> None:
     assert vtn.endswith("/dso/3.1")
     assert (site.parent / "operator.secret").stat().st_mode & 0o777 == 0o600
     async with as_ven(site, vtn) as ven:
@@ -96,7 +114,7 @@ async def test_an_operator_states_hears_of_and_cancels_events(site: Path, vtn: s
         assert program["programName"] == "capacity"
         (own,) = (await ven("GET", "/vens")).body
         assert (own["venName"], own["targets"]) == ("tried", ["row-1", "north"])
-        stating = asyncio.create_task(typed(site, "event", "limit", "250000", "--priority", "0", "--wait", "3"))
+        stating = asyncio.create_task(typed(site, "event", "limit", "250000", "--priority", "0", "--wait", "120"))
 
         async def first_event() -> dict[str, Any] | None:
             return next(iter((await ven("GET", "/events")).body), None)
