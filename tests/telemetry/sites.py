@@ -120,7 +120,7 @@ def status_at(at: Seconds, **of_the_site: Watts | bool | None) -> SiteStatus:
 def fleet(count: int) -> SiteStatus:
     """`count` devices, a hundred to a row, in whatever state; as many gauges each as a device can have."""
     rows = [FeederId(f"row{number:03d}") for number in range(-(-count // 100))]
-    devices = [replace(THE_DEVICES[n % 3], id=DeviceId(f"rig{n:05d}"), feeder=rows[n // 100]) for n in range(count)]
+    devices = [THE_DEVICES[n % 3]._replace(id=DeviceId(f"rig{n:05d}"), feeder=rows[n // 100]) for n in range(count)]
     feeders = [THE_SITE, *(replace(THE_CONTAINER, id=row) for row in rows)]
     return replace(THE_STATUS, feeders=feeders, devices=devices)
 

@@ -55,7 +55,7 @@ def test_a_condition_told_twice_does_not_void_the_scrape() -> None:
 )
 def test_values_of_every_size_keep_their_digits(watts: float, rate: float) -> None:
     telemetry = Telemetry("1")
-    telemetry.update(replace(THE_STATUS, devices=[replace(THE_DEVICES[0], power_w=watts, rate=rate)]))
+    telemetry.update(replace(THE_STATUS, devices=[THE_DEVICES[0]._replace(power_w=watts, rate=rate)]))
     metrics = exposed(telemetry)
     assert metrics("device_power_watts", device="rig1", feeder="container1") == watts
     assert metrics("device_rate", device="rig1", feeder="container1") == rate
@@ -65,7 +65,7 @@ def test_labels_follow_the_fleet_as_it_changes() -> None:
     telemetry = Telemetry("1")
     telemetry.update(replace(THE_STATUS, devices=THE_DEVICES[:2]))
     assert [labels["device"] for labels in exposed(telemetry).labels_of("device_state")] == ["rig1", "rig2"]
-    moved = replace(THE_DEVICES[1], feeder=FeederId("row7"))
+    moved = THE_DEVICES[1]._replace(feeder=FeederId("row7"))
     telemetry.update(replace(THE_STATUS, devices=[moved, THE_DEVICES[2]]))
     assert exposed(telemetry).labels_of("device_state") == [
         {"device": "rig2", "feeder": "row7"},
@@ -101,7 +101,7 @@ def test_a_claimed_model_of_a_megabyte_is_cut_and_cannot_forge_lines() -> None:
 def test_no_name_and_no_claim_breaks_the_exposition(name: str, model: str, openmetrics: bool) -> None:
     telemetry = Telemetry("1")
     telemetry.describe(DeviceId(name), "asic", Identity("make", model, "stock"))
-    telemetry.update(replace(THE_STATUS, devices=[replace(THE_DEVICES[0], id=DeviceId(name))]))
+    telemetry.update(replace(THE_STATUS, devices=[THE_DEVICES[0]._replace(id=DeviceId(name))]))
     (labels,) = exposed(telemetry, openmetrics).labels_of("device_info")
     assert labels["device"] == name.encode("utf-8", "replace").decode()
     assert labels["model"].isprintable()

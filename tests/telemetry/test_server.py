@@ -24,7 +24,7 @@ from telemetry.sites import THE_STATUS, at_work, fleet
 
 ANY_PORT = Endpoint("127.0.0.1", 0)
 WELL = HealthReport(config_loaded=True, cycles=7, cycle_age_s=0.4)
-IN_TIME_S = 10.0
+IN_TIME_S = 60.0
 
 
 @asynccontextmanager

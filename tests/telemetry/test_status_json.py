@@ -67,7 +67,7 @@ def test_zero_is_a_limit_and_null_is_none() -> None:
 
 
 def test_no_word_that_is_not_json() -> None:
-    wild = replace(THE_STATUS, heartbeat_age_s=math.inf, devices=[replace(THE_DEVICES[0], rate=math.nan)])
+    wild = replace(THE_STATUS, heartbeat_age_s=math.inf, devices=[THE_DEVICES[0]._replace(rate=math.nan)])
     text = b"".join(encode(wild)).decode()
     body = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert (body["heartbeat_age_s"], body["devices"][0]["rate"]) == (None, None)
