@@ -1,5 +1,6 @@
-"""Two workers for each core, each in a network of its own. And under CI a skipped test is a failed one: what was not
-tried is not known to work.
+"""Two workers for each core, each in a network of its own. Properties are tried on the same examples by everybody, in
+their own time; `--hypothesis-profile=default` looks for others. And under CI a skipped test is a failed one: what was
+not tried is not known to work.
 
 `CI=true` says that everything a test may want has been installed. A skip remains a skip there only where no
 installation could help: the hardware or the host's own rights are missing.
@@ -11,6 +12,7 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 
 from network_of_its_own import can_have_one, enter_one
 
@@ -19,6 +21,8 @@ EXCUSES = (
     "this root may not mount",  # a container that may not nest others
     "no tmpfs can be mounted here",
 )
+
+settings.load_profile("ci")  # Hypothesis's own: no chance, no deadline
 
 LONGEST_FIRST = (
     "tests/site/test_crash.py",
