@@ -53,7 +53,7 @@ def open_devices(
         if spec.secret_sources not in known_secrets:
             known_secrets[spec.secret_sources] = _revealed(resolve_secrets(spec.secret_sources, site_file))
         identity = identities.get(spec.id)
-        context = OpenContext(identity, known_secrets[spec.secret_sources], spec.rated_w)
+        context = OpenContext(identity, known_secrets[spec.secret_sources], spec.rated_w, spec.flex_fraction)
         fleet[spec.id] = FleetDevice(spec, open_device(spec.address, spec.settings, context), identity)
     return fleet
 

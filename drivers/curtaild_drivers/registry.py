@@ -27,12 +27,14 @@ class OpenContext:
 
     `remembered` is the identity found earlier (so that no probing is needed), `secrets` are the values of the
     settings' `*_file` and credential keys, by key name; they must never reach a log. `rated_w` is the site file's
-    word on the most the device draws, if any.
+    word on the most the device draws, if any; `flex` 0..1 its word on how much of the device's highest rate a routine
+    limit may take, `None` for all of it.
     """
 
     remembered: Identity | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     rated_w: Watts | None = None
+    flex: float | None = None
 
 
 OpenDevice = Callable[[str, DriverSettings, OpenContext], Device]

@@ -38,10 +38,19 @@ def opener(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> Opener:
     monkeypatch.setattr(child, "RESTATE_S", 0.5)
     monkeypatch.setattr("curtaild_drivers.broker.mqtt.ANSWER_TIMEOUT_S", LONG_S)
 
-    def opened(site: str = "gpu-01", remembered: Identity | None = None, **settings: Any) -> Device:
+    def opened(
+        site: str = "gpu-01",
+        remembered: Identity | None = None,
+        flex: float | None = None,
+        signing_key: str | None = None,
+        **settings: Any,
+    ) -> Device:
         assert DRIVER.open_device is not None
         chosen = {"broker": broker.url, "read_deadline_s": LONG_S, "write_deadline_s": LONG_S, **settings}
-        return DRIVER.open_device(site, DRIVER.settings.model_validate(chosen), OpenContext(remembered))
+        secrets = {} if signing_key is None else {"signing_key": signing_key}
+        return DRIVER.open_device(
+            site, DRIVER.settings.model_validate(chosen), OpenContext(remembered, secrets, flex=flex)
+        )
 
     return opened
 

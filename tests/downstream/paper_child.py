@@ -10,6 +10,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self
 
 import aiomqtt
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey
 
 from curtaild_drivers.broker.mqtt import heeding_cancellation
 
@@ -32,6 +35,8 @@ class PaperChild:
         """Beside and instead of what its status would say."""
         self.refusal: tuple[str, str] | None = None
         self.port = 0
+        self.key: ECKey | None = None
+        """Whose signature it asks for; without one it takes what is not signed."""
         self._client: aiomqtt.Client
 
     @property
@@ -90,11 +95,17 @@ class PaperChild:
     async def _listen(self, topic: str) -> None:
         with suppress(aiomqtt.MqttError):
             async for message in self._client.messages:
-                if message.topic.value.endswith("/heartbeat"):
-                    self.heartbeats += 1
-                elif self.answers:
-                    with suppress(ValueError, TypeError, KeyError, RecursionError):
-                        await self._take(topic, json.loads(bytes(message.payload)))
+                with suppress(ValueError, TypeError, KeyError, RecursionError, JoseError):
+                    said = self._opened(bytes(message.payload))
+                    if message.topic.value.endswith("/heartbeat"):
+                        self.heartbeats += 1
+                    elif self.answers:
+                        await self._take(topic, said)
+
+    def _opened(self, payload: bytes) -> dict[str, Any]:
+        body = payload if self.key is None else jws.deserialize_compact(payload, self.key).payload
+        said: dict[str, Any] = json.loads(body)
+        return said
 
     async def _take(self, topic: str, said: dict[str, Any]) -> None:
         if self.refusal is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
+from joserfc.jwk import ECKey
 
 from curtaild_drivers.contract import (
     AuthFailed,
@@ -117,6 +118,62 @@ async def test_zero_is_off_where_the_ordinary_limits_end_above_its_floor(paper: 
     assert paper.limit_w == 0.0
     reading = await device.read()
     assert (reading.state, reading.point_key, reading.power_w) == (RunState.ASLEEP, "off", 500.0)
+    await device.close()
+
+
+@pytest.mark.parametrize(("flex", "kept", "said"), [
+    (None, 0.1, "normal"), (0.25, 0.75, "normal"), (0.25, 0.74, "emergency"), (0.0, 0.99, "emergency")])  # fmt: skip
+async def test_what_takes_more_than_its_flex_is_an_emergency_below_too(
+    paper: PaperChild, opener: Opener, flex: float | None, kept: float, said: str
+) -> None:
+    device = opener(flex=flex)
+    await device.apply(OperatingPoint("limit", 4_000.0, kept, divisible=True))
+    assert [each["class"] for each in paper.taken] == [said]
+    await device.close()
+
+
+async def test_an_emergency_under_the_same_limit_is_said_and_again_to_one_that_had_fallen_back(
+    paper: PaperChild, opener: Opener
+) -> None:
+    device = opener(flex=0.5)
+    for kept in (0.6, 0.4, 0.4):
+        await device.apply(OperatingPoint("limit", 4_000.0, kept, divisible=True))
+        await device.read()
+    assert [each["class"] for each in paper.taken] == ["normal", "emergency"]
+    paper.state, paper.limit_w, paper.source = "failsafe", paper.failsafe_w, "fail-safe"
+    while paper.state != "limited":
+        await device.read()
+    assert paper.taken[-1]["class"] == "emergency"
+    await device.close()
+
+
+async def test_what_is_signed_is_for_its_topic_alone_and_goes_on_after_a_restart(
+    broker: Mosquitto, opener: Opener
+) -> None:
+    key = ECKey.generate_key("P-256", {"kid": "parent-1"})
+    async with PaperChild("gpu-01").at(broker.port) as paper:
+        paper.key = key
+        device = opener(signing_key=json.dumps(key.as_dict(private=True)))
+        assert await device.apply(at(4_000)) is Outcome.ACKNOWLEDGED
+        await device.read()
+        await until("it has heard that we live", lambda: paper.heartbeats)
+        await device.close()
+        assert paper.taken[-1]["aud"] == f"{TOPIC}/allocation"
+        async with aiomqtt.Client("127.0.0.1", broker.port) as another:
+            forged = {**paper.taken[-1], "limit_w": 8_000.0, "seq": paper.taken[-1]["seq"] + 10**9}
+            await another.publish(f"{TOPIC}/allocation", json.dumps(forged), qos=1)
+        again = opener(signing_key=json.dumps(key.as_dict(private=True)))
+        await again.read()
+        assert await again.apply(at(4_000)) is Outcome.ALREADY_THERE, "it knows what it signed, and what it did not"
+        await again.close()
+
+
+async def test_a_key_that_is_none_wants_a_person(paper: PaperChild, opener: Opener) -> None:
+    device = opener(signing_key="not a key")
+    for _ in range(2):
+        with pytest.raises(AuthFailed, match="the signing key is neither an EC nor an RSA key"):
+            await device.apply(at(4_000))
+    assert paper.taken == []
     await device.close()
 
 

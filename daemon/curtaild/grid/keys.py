@@ -1,4 +1,4 @@
-"""Who may speak where messages are signed, and how we sign: JWS compact serialization (RFC 7515), ES256 or RS256.
+"""Who may speak where messages are signed: JWS compact serialization (RFC 7515), ES256 or RS256.
 
 An issuer's public keys are a JWK set (RFC 7517) in a file of its own, so that nobody signs for somebody else; a key is
 rotated by adding the new one to the file and reloading.
@@ -13,32 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey, import_key
-from joserfc.jws import JWSRegistry
+from joserfc.jwk import ECKey, RSAKey
 
 from curtaild.clock import UnixSeconds
 from curtaild.core.allocation import RejectCode
 from curtaild.grid import fields
 from curtaild.grid.fields import Rejection, malformed
+from curtaild_drivers.broker.signing import BOUNDS, KeyFileError, Signer, algorithm_of, asymmetric, load_signer
 from curtaild_drivers.contract import Seconds
 
-ALGORITHMS = ("ES256", "RS256")
-LEAST_RSA_BITS = 2048
 MAX_KEY_FILE_BYTES = 1024 * 1024
-
-
-class _Bounds(JWSRegistry):
-    """joserfc takes 128,000 bytes at most; the longest schedule is longer, and every edge bounds what it reads."""
-
-    max_payload_length = 64 * 1024 * 1024
-
-
-_BOUNDS = _Bounds(algorithms=ALGORITHMS)
-
-
-class KeyFileError(ValueError):
-    """A key file that cannot be used, and why. The text never holds a key."""
+__all__ = ["KeyFileError", "PublicKeys", "Signer", "Verified", "load_public_keys", "load_signer", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +31,6 @@ class PublicKeys:
     """One issuer's keys by `kid`."""
 
     keys: Mapping[str, ECKey | RSAKey]
-
-
-@dataclass(frozen=True, slots=True)
-class Signer:
-    """Our own key. `kid` is what the other side finds its public half by."""
-
-    key: ECKey | RSAKey
-    kid: str
-
-    def sign(self, body: bytes) -> str:
-        return jws.serialize_compact({"alg": _algorithm(self.key), "kid": self.kid}, body, self.key, registry=_BOUNDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,53 +60,11 @@ def load_public_keys(path: Path) -> PublicKeys:
         raise KeyFileError(f"{path} is no JWK set: it has no keys")
     keys: dict[str, ECKey | RSAKey] = {}
     for number, entry in enumerate(entries, start=1):
-        key, kid = _asymmetric(entry, f"{path}, key #{number}")
+        key, kid = asymmetric(entry, f"{path}, key #{number}")
         if kid is None or kid in keys:
             raise KeyFileError(f"{path}, key #{number}: {'has no kid' if kid is None else f'a second {kid!r}'}")
         keys[kid] = key
     return PublicKeys(keys)
-
-
-def load_signer(text: str, kid: str | None, where: str) -> Signer:
-    """Our private key from PEM or a JWK, `kid` by default the JWK's own. Raises `KeyFileError`."""
-    try:
-        data = json.loads(text) if text.lstrip().startswith("{") else text
-    except ValueError:
-        raise KeyFileError(f"{where} is neither a PEM key nor a JWK") from None
-    key, own_kid = _asymmetric(data, where)
-    if not key.is_private:
-        raise KeyFileError(f"{where} holds a public key: the private one signs")
-    if kid is None and own_kid is None:
-        raise KeyFileError(f"{where} has no kid: set signing_key_id")
-    return Signer(key, kid if kid is not None else str(own_kid))
-
-
-def _asymmetric(data: object, where: str) -> tuple[ECKey | RSAKey, str | None]:
-    if not isinstance(data, (dict, str)):
-        raise KeyFileError(f"{where} is no key")
-    try:
-        key = import_key(data) if isinstance(data, dict) else _from_pem(data)
-        kid = key.kid if isinstance(data, dict) else None
-    except (JoseError, ValueError, TypeError, KeyError):
-        raise KeyFileError(f"{where} is neither an EC nor an RSA key") from None
-    if isinstance(key, ECKey) and key.curve_name != "P-256":
-        raise KeyFileError(f"{where} is on {key.curve_name}: ES256 wants P-256")
-    if isinstance(key, RSAKey) and key.public_key.key_size < LEAST_RSA_BITS:
-        raise KeyFileError(f"{where} has {key.public_key.key_size} bits: at least {LEAST_RSA_BITS} are needed")
-    if not isinstance(key, ECKey | RSAKey):
-        raise KeyFileError(f"{where} is neither an EC nor an RSA key")
-    return key, kid
-
-
-def _from_pem(pem: str) -> ECKey | RSAKey:
-    try:
-        return ECKey.import_key(pem)
-    except JoseError:
-        return RSAKey.import_key(pem)
-
-
-def _algorithm(key: ECKey | RSAKey) -> str:
-    return "ES256" if isinstance(key, ECKey) else "RS256"
 
 
 def verify(
@@ -151,10 +83,10 @@ def verify(
     if key is None:
         raise _unauthorized(f"no key {fields.shown(kid)} of this issuer is known")
     named = header.get("alg")
-    if named != _algorithm(key):  # before any key is used: "none" and HMAC with a public key end here
+    if named != algorithm_of(key):  # before any key is used: "none" and HMAC with a public key end here
         raise _unauthorized(f"algorithm {fields.shown(named)} is not what key {fields.shown(kid)} signs with")
     try:
-        signed = jws.deserialize_compact(token, key, registry=_BOUNDS)
+        signed = jws.deserialize_compact(token, key, registry=BOUNDS)
     except Exception:  # a parser of a third party's over hostile bytes; whatever it raises means the same
         raise _unauthorized("the signature does not fit") from None
     body, has_literals = fields.parse_object(signed.payload)
@@ -171,7 +103,7 @@ _CLAIMS = ("iat", "exp", "nbf", "aud", "jti")
 
 def _header(token: str) -> Mapping[str, object]:
     try:
-        header = jws.extract_compact(token.encode(), registry=_BOUNDS).headers()
+        header = jws.extract_compact(token.encode(), registry=BOUNDS).headers()
     except Exception:  # see above
         raise malformed("data is no JWS in compact serialization") from None
     if not isinstance(header, dict):

@@ -15,8 +15,10 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from curtaild_drivers.broker.mqtt import Access
+from curtaild_drivers.broker.signing import KeyFileError, Signer, load_signer
 from curtaild_drivers.contract import (
     OFF,
+    AuthFailed,
     Capabilities,
     DriverError,
     Identity,
@@ -51,11 +53,21 @@ _Wanted: TypeAlias = Callable[[words.Status], words.Status | None]
 class Child:
     """Another curtaild (`contract.Device`)."""
 
-    def __init__(self, site: str, settings: DownstreamSettings, line: Line, rated_w: Watts | None) -> None:
+    def __init__(
+        self,
+        site: str,
+        settings: DownstreamSettings,
+        line: Line,
+        context: OpenContext,
+        signer: Signer | KeyFileError | None = None,
+    ) -> None:
+        """`signer`: who signs all that is said, or why nobody can."""
         self._site = site
         self._settings = settings
         self._line = line
-        self._rated_w = rated_w
+        self._rated_w = context.rated_w
+        self._flex = context.flex
+        self._signer = signer
         self._topics = words.Topics.of(settings.prefix, site)
         self._news = asyncio.Event()
         self._status: words.Status | None = None
@@ -138,22 +150,24 @@ class Child:
 
     async def apply(self, point: OperatingPoint) -> Outcome:
         """State an allocation, and wait until the child says that it is taken. The broker keeps it for a child that is
-        away: where no answer comes it may yet be followed."""
+        away: where no answer comes it may yet be followed. What takes more than the group's flex is an emergency here,
+        and one below: the child may take more than its own flex, in its own order."""
         if point.key not in (LIMIT, OFF):
             raise Unsupported(f"{point.key} is not among what a site below offers")
         limit_w = 0.0 if point.is_off else round(point.draw_w, 1)
+        is_emergency = self._flex is not None and point.rate < (1.0 - self._flex) * (1.0 - 1e-6)
         await self._line.up(self)
         status, stated = self._status, self._stated
-        if status is not None and stated is not None and _follows(status, stated, limit_w):
+        if status is not None and stated is not None and _follows(status, stated, limit_w, is_emergency):
             return Outcome.ALREADY_THERE
-        said = self._next(limit_w)
+        said = self._next(limit_w, is_emergency)
         answer: asyncio.Future[words.Ack] = asyncio.get_running_loop().create_future()
         self._waiting[said.id] = answer
         try:
             async with asyncio.timeout(self._settings.write_deadline_s):
                 await self._say(said)
                 ack = await answer
-        except Unreachable:
+        except (Unreachable, AuthFailed):
             self._stated = stated
             raise
         except TimeoutError:
@@ -188,9 +202,11 @@ class Child:
             if ack is not None and answer is not None and not answer.done():
                 answer.set_result(ack)
         else:
-            stated = words.stated_of(payload)
-            if stated is not None and stated.issuer == self._settings.issuer and stated.seq >= self._last_seq:
-                self._stated, self._last_seq = stated, stated.seq
+            own = self._signer.own(payload) if isinstance(self._signer, Signer) else payload
+            stated = words.stated_of(own) if own is not None else None
+            before_seq = self._stated.seq if self._stated is not None else -1  # heartbeats have run ahead since
+            if stated is not None and stated.issuer == self._settings.issuer and stated.seq >= before_seq:
+                self._stated, self._last_seq = stated, max(self._last_seq, stated.seq)
 
     def line_is_down(self, trouble: DriverError) -> None:
         self._trouble = trouble
@@ -242,20 +258,25 @@ class Child:
         if now < self._beat_at + self._settings.heartbeat_s and not must_restate:
             return
         beat = words.heartbeat(self._next_seq(), datetime.now(UTC))
-        await self._line.send(self._topics.heartbeat, beat, 0, False)
+        await self._send(self._topics.heartbeat, beat, 0, False)
         self._beat_at = now
         if must_restate and self._stated is not None:
-            await self._say(self._next(self._stated.limit_w))
+            await self._say(self._next(self._stated.limit_w, self._stated.is_emergency))
 
     async def _say(self, said: words.Stated) -> None:
         self._stated, self._said_at = said, time.monotonic()  # before it is sent: it may have been, whatever comes
-        await self._line.send(self._topics.allocation, words.allocation(said, datetime.now(UTC)), 1, True)
+        await self._send(self._topics.allocation, words.allocation(said, datetime.now(UTC)), 1, True)
 
-    def _next(self, limit_w: Watts | None) -> words.Stated:
-        seq = self._next_seq()
-        return words.Stated(
-            f"{self._settings.issuer}-{seq}-{secrets.token_hex(4)}", self._settings.issuer, seq, limit_w
-        )
+    async def _send(self, topic: str, message: bytes, qos: int, retain: bool) -> None:
+        """Signed, where we sign. Raises as `Line.send`, and `AuthFailed` where the key is none."""
+        if isinstance(self._signer, KeyFileError):
+            raise AuthFailed(str(self._signer))
+        payload = words.signed(message, topic, self._signer) if self._signer is not None else message
+        await self._line.send(topic, payload, qos, retain)
+
+    def _next(self, limit_w: Watts | None, is_emergency: bool) -> words.Stated:
+        seq, issuer = self._next_seq(), self._settings.issuer
+        return words.Stated(f"{issuer}-{seq}-{secrets.token_hex(4)}", issuer, seq, limit_w, is_emergency)
 
     def _next_seq(self) -> int:
         """Milliseconds since 1970, above what the broker keeps of us: it rises over restarts and clocks set back."""
@@ -274,8 +295,10 @@ class Child:
         return curve[-1][1] * max(fraction, 0.0) / curve[-1][0]
 
 
-def _follows(status: words.Status, stated: words.Stated, limit_w: Watts) -> bool:
-    """Whether the child itself says that it keeps this very limit, by our last word."""
+def _follows(status: words.Status, stated: words.Stated, limit_w: Watts, is_emergency: bool) -> bool:
+    """Whether the child itself says that it keeps this very limit, by our last word, which said no more or less."""
+    if stated.is_emergency is not is_emergency:
+        return False
     is_listening = status.is_live and not status.is_offline and not status.is_waiting
     return is_listening and status.source == stated.id and stated.limit_w == limit_w == status.limit_w
 
@@ -302,4 +325,11 @@ def open_device(address: str, settings: DriverSettings, context: OpenContext) ->
         settings.cert_file,
         settings.key_file,
     )
-    return Child(address, settings, line_at(access), context.rated_w)
+    return Child(address, settings, line_at(access), context, _signer(settings, context.secrets.get("signing_key")))
+
+
+def _signer(settings: DownstreamSettings, key: str | None) -> Signer | KeyFileError | None:
+    try:
+        return load_signer(key, settings.signing_key_id, "the signing key") if key is not None else None
+    except KeyFileError as unusable:
+        return unusable

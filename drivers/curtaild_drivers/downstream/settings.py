@@ -59,6 +59,12 @@ class DownstreamSettings(DriverSettings):
     """What all their topics begin with."""
     issuer: Annotated[str, Field(pattern=r"^[!-.0-~]+$", max_length=128)] = "parent"
     """Who we are to them. Of one issuer the newest allocation counts, of several the strictest."""
+    signing_key_file: Path | None = None
+    """A file that holds the private key we sign with, PEM or JWK: EC P-256 or RSA; absent: nothing is signed."""
+    signing_key_credential: str | None = None
+    """The systemd credential that holds the private key we sign with."""
+    signing_key_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """What they find its public half by; absent: the key's own `kid`."""
     heartbeat_s: Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)] = 30.0
     """How often they hear that we live, in s: well below their `heartbeat_timeout_s`."""
 
@@ -86,6 +92,10 @@ class DownstreamSettings(DriverSettings):
     def _access_is_whole(self) -> Self:
         if self.password_file and self.password_credential:
             raise ValueError("password_file and password_credential exclude each other")
+        if self.signing_key_file and self.signing_key_credential:
+            raise ValueError("signing_key_file and signing_key_credential exclude each other")
+        if self.signing_key_id and not (self.signing_key_file or self.signing_key_credential):
+            raise ValueError("signing_key_id has no use without signing_key_file or signing_key_credential")
         if (self.password_file or self.password_credential) and not self.username:
             raise ValueError("a password needs a username beside it")
         if (self.cert_file is None) != (self.key_file is None):

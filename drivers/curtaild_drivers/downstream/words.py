@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from curtaild_drivers.broker.signing import Signer
 from curtaild_drivers.contract import Seconds, Watts, watts_or_none
 
 MOST_W = 1e12
+_EMERGENCY = "emergency"
 CLOCKS_APART = timedelta(seconds=300)
 """An allocation says that it has held for so long, so that a child whose clock lags does not wait for it to begin."""
 
@@ -63,12 +65,14 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """An allocation as it was stated. `limit_w` `None`: released."""
+    """An allocation as it was stated. `limit_w` `None`: released. In an emergency the child may take more of its work
+    than it lets a routine allocation take."""
 
     id: str
     issuer: str
     seq: int
     limit_w: Watts | None
+    is_emergency: bool = False
 
 
 def status_of(payload: bytes, heard_at: Seconds, is_live: bool) -> Status | None:
@@ -129,7 +133,7 @@ def stated_of(payload: bytes) -> Stated | None:
         return None
     if limit_w is None and body["limit_w"] is not None:
         return None
-    return Stated(_text(body.get("id")), issuer, seq, limit_w)
+    return Stated(_text(body.get("id")), issuer, seq, limit_w, body.get("class") == _EMERGENCY)
 
 
 def allocation(stated: Stated, now: datetime) -> bytes:
@@ -143,12 +147,18 @@ def allocation(stated: Stated, now: datetime) -> bytes:
             "limit_w": stated.limit_w,
             "valid_from": _moment(now - CLOCKS_APART),
             "valid_until": None,
+            "class": _EMERGENCY if stated.is_emergency else "normal",
         }
     )
 
 
 def heartbeat(seq: int, now: datetime) -> bytes:
     return _json({"at": _moment(now), "seq": seq})
+
+
+def signed(message: bytes, topic: str, signer: Signer) -> bytes:
+    """For `topic` and nowhere else: a JWS."""
+    return signer.sign(_json({**json.loads(message), "aud": topic})).encode()
 
 
 def _object(payload: bytes) -> Mapping[str, Any] | None:
