@@ -33,7 +33,7 @@ async def status_why(site: RunningSite, device: str, *options: str) -> tuple[int
 async def test_a_live_device_is_explained_down_to_the_rule_and_the_evidence(tmp_path: Path) -> None:
     plan = FarmPlan.mixed(8, feeders=2, network="127.77.0.0/24", speed=20.0, ports=ANY_PORTS)
     async with RunningSite(tmp_path, plan, failsafe_w=200_000) as site:
-        site.file.for_every_group(stale_after_s=5, settings={"read_deadline_s": 1, "write_deadline_s": 1.5})
+        site.file.for_every_group(stale_after_s=30, settings={"read_deadline_s": 8, "write_deadline_s": 8})
         await site.start()
         await site.all_known()
         refuser = site.file.device_id(site.farm.addresses[REFUSER])
