@@ -100,7 +100,8 @@ def hears_one_report(monkeypatch: pytest.MonkeyPatch) -> None:
             return next(iter([each async for each in operator.objects("reports", eventID=event_id)]), None)
 
         if not ends:
-            await until("a report is there", first_report)
+            report: dict[str, Any] = await until("a report is there", first_report)
+            assert report["eventID"] == event_id
         await print_reports(operator, event_id, ends=True)
 
     monkeypatch.setattr(grid_openadr, "_print_reports", print_first)
