@@ -19,7 +19,7 @@ from drivers_meter.test_modbus_hostile import frame, replying
 
 def interlock_at(address: str, **keys: Any) -> Interlock:
     assert COIL_DRIVER.open_interlock is not None
-    settings = COIL_DRIVER.settings.model_validate({"coil": 0, "timeout_s": 2.0} | keys)
+    settings = COIL_DRIVER.settings.model_validate({"coil": 0, "timeout_s": 60.0} | keys)
     return COIL_DRIVER.open_interlock(address, settings, OpenContext())
 
 

@@ -20,7 +20,7 @@ from drivers_meter.far_ends import honest_meter
 
 def meter_at(address: str, **settings: Any) -> Meter:
     assert DRIVER.open_meter is not None
-    return DRIVER.open_meter(address, DRIVER.settings.model_validate({"timeout_s": 2} | settings), OpenContext())
+    return DRIVER.open_meter(address, DRIVER.settings.model_validate({"timeout_s": 60} | settings), OpenContext())
 
 
 def words(layout: str, *values: float) -> list[int]:
