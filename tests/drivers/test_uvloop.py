@@ -8,7 +8,7 @@ import time
 import pytest
 import uvloop
 
-from curtaild_drivers.asic.cgminer import ask_json
+from curtaild_drivers.asic.cgminer import ask_json, question
 from curtaild_drivers.asic.wire import MOST_REPLY_BYTES, Unanswered
 from curtaild_drivers.contract import BadReply, Outcome, RunState, Unreachable
 from drivers.conftest import FIRMWARES, emulated_bench
@@ -39,7 +39,7 @@ def test_what_befalls_a_question(answer: Answer, error: type[Exception]) -> None
         until = asyncio.get_running_loop().time() + (1.5 if answer == HANG else 120.0)
         async with rpc(lambda asked: answer) as server:
             with pytest.raises(error):
-                await ask_json(HOST, server.port, {"command": "summary"}, until)
+                await ask_json(HOST, server.port, question("summary"), until)
 
     uvloop.run(ask())
 
@@ -47,7 +47,7 @@ def test_what_befalls_a_question(answer: Answer, error: type[Exception]) -> None
 def test_nobody_there() -> None:
     async def ask() -> None:
         with pytest.raises(Unreachable) as caught:
-            await ask_json(HOST, 1, {"command": "summary"}, asyncio.get_running_loop().time() + 120)
+            await ask_json(HOST, 1, question("summary"), asyncio.get_running_loop().time() + 120)
         assert not isinstance(caught.value, Unanswered)
 
     uvloop.run(ask())

@@ -6,7 +6,17 @@ import asyncio
 
 import pytest
 
-from curtaild_drivers.asic.cgminer import MinerStopped, ask_json, first, hashrate, number, parse, status, watts
+from curtaild_drivers.asic.cgminer import (
+    MinerStopped,
+    ask_json,
+    first,
+    hashrate,
+    number,
+    parse,
+    question,
+    status,
+    watts,
+)
 from curtaild_drivers.asic.wire import MOST_REPLY_BYTES, Unanswered, command_sent
 from curtaild_drivers.contract import BadReply, OutcomeUnknown, Unreachable
 from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, rpc
@@ -18,7 +28,7 @@ def soon(seconds: float = 120.0) -> float:
 
 async def ask(answer: Answer, piece: int = 1 << 20) -> dict[str, object]:
     async with rpc(lambda asked: answer, piece) as server:
-        return await ask_json(HOST, server.port, {"command": "summary"}, soon())
+        return await ask_json(HOST, server.port, question("summary"), soon())
 
 
 async def test_an_answer_in_single_bytes_is_one_answer() -> None:
@@ -33,7 +43,7 @@ async def test_refused_connection_is_unreachable_and_nothing_left() -> None:
     async with rpc(lambda asked: CLOSE) as server:
         port = server.port
     with pytest.raises(Unreachable) as caught:
-        await ask_json(HOST, port, {"command": "summary"}, soon())
+        await ask_json(HOST, port, question("summary"), soon())
     assert not isinstance(caught.value, Unanswered)
 
 
@@ -46,7 +56,7 @@ async def test_silence_after_the_question_is_unanswered(answer: str) -> None:
 async def test_a_deadline_already_past_sends_nothing() -> None:
     async with rpc(lambda asked: {}) as server:
         with pytest.raises(Unreachable):
-            await ask_json(HOST, server.port, {"command": "summary"}, soon(-1))
+            await ask_json(HOST, server.port, question("summary"), soon(-1))
         assert server.asked == []
 
 

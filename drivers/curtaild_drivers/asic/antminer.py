@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from curtaild_drivers.asic.cgminer import ask_json, description, first, hashrate, number, parse
+from curtaild_drivers.asic.cgminer import ask_json, description, first, hashrate, number, parse, question
 from curtaild_drivers.asic.digest import DigestClient
 from curtaild_drivers.asic.firmware import Access, check_still, off_point, unknown_draw
 from curtaild_drivers.asic.wire import Unanswered, command_sent
@@ -159,7 +159,7 @@ class Antminer:
         return None
 
     async def _ask(self, command: str, until: Seconds) -> dict[str, Any]:
-        reply = await ask_json(self._access.host, self._access.settings.rpc_port, {"command": command}, until)
+        reply = await ask_json(self._access.host, self._access.settings.rpc_port, question(command), until)
         check_still("antminer", description(reply))
         return reply
 

@@ -9,9 +9,21 @@ import math
 import re
 import time
 
-from curtaild_drivers.asic.cgminer import Reply, ask_json, description, first, hashrate, number, parse, status, watts
+from curtaild_drivers.asic.cgminer import (
+    Reply,
+    ask_json,
+    description,
+    first,
+    hashrate,
+    json_bytes,
+    number,
+    parse,
+    question,
+    status,
+    watts,
+)
 from curtaild_drivers.asic.firmware import STANDBY_W, Access, check_still, off_point, unknown_draw
-from curtaild_drivers.asic.http import Response, WebServer, json_bytes, said
+from curtaild_drivers.asic.http import Response, WebServer, said
 from curtaild_drivers.asic.wire import command_sent
 from curtaild_drivers.contract import (
     OFF,
@@ -163,7 +175,7 @@ class Auradine:
         self._token = None
 
     async def _summary(self, until: Seconds) -> Reply:
-        reply = await ask_json(self._access.host, self._access.settings.rpc_port, {"command": "summary"}, until)
+        reply = await ask_json(self._access.host, self._access.settings.rpc_port, question("summary"), until)
         check_still("auradine", description(reply))
         return first(reply, "SUMMARY")
 
@@ -230,8 +242,8 @@ class Auradine:
     async def _new_token(self, until: Seconds) -> None:
         self._token = None
         user = self._access.settings.username or "admin"
-        question = {"command": "token", "user": user, "password": self._access.password or "admin"}
-        answer = await self._web.request("POST", "/token", until, body=json_bytes(question))
+        login = {"command": "token", "user": user, "password": self._access.password or "admin"}
+        answer = await self._web.request("POST", "/token", until, body=json_bytes(login))
         if answer.status in (400, 401, 403):
             raise AuthFailed("it does not accept the user and the password")
         token = first(said(answer), "Token").get("Token")

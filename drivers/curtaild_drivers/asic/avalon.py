@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import TypeAlias
 
 from curtaild_drivers.asic.cgminer import has_ended, hashrate, number, temperature, watts
@@ -201,8 +202,13 @@ class Avalon:
 
 def _said(reply: str, key: str) -> str | None:
     """A value of "KEY=value,KEY=value|": of the status, or of a short section behind it."""
-    found = re.search(rf"(?:^|[,|]){key}=([^,|]*)", reply[:2_000])
+    found = _value_of(key).search(reply, 0, 2_000)
     return found[1].strip() if found else None
+
+
+@cache
+def _value_of(key: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:^|[,|]){key}=([^,|]*)")
 
 
 def _status(reply: str) -> tuple[str, str, str]:

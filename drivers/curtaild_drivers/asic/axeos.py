@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from curtaild_drivers.asic.cgminer import Reply, hashrate, number, temperature, watts
+from curtaild_drivers.asic.cgminer import Reply, hashrate, json_bytes, number, temperature, watts
 from curtaild_drivers.asic.firmware import Access, off_point, unknown_draw
-from curtaild_drivers.asic.http import WebServer, json_bytes, said
+from curtaild_drivers.asic.http import WebServer, said
 from curtaild_drivers.asic.wire import command_sent
 from curtaild_drivers.contract import (
     OFF,

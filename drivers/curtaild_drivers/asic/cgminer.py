@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeAlias
 
 from curtaild_drivers.asic.wire import ask
@@ -33,10 +35,20 @@ def has_ended(buffer: bytearray) -> bool:
     return buffer[-1] == 0
 
 
-async def ask_json(host: str, port: int, command: Reply, until: Seconds) -> Reply:
+def json_bytes(body: Mapping[str, object]) -> bytes:
+    """What goes over the wire."""
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+@cache
+def question(command: str) -> bytes:
+    """An API command of this name without parameters: the names are a driver's own, and few."""
+    return json_bytes({"command": command})
+
+
+async def ask_json(host: str, port: int, command: bytes, until: Seconds) -> Reply:
     """One API command and its answer. Raises `Unreachable` (`Unanswered` once sent) and `BadReply`."""
-    question = json.dumps(command, separators=(",", ":")).encode()
-    return parse(await ask(host, port, question, until, has_ended))
+    return parse(await ask(host, port, command, until, has_ended))
 
 
 def parse(raw: bytes) -> Reply:

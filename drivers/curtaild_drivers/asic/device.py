@@ -58,7 +58,8 @@ class AsicDevice:
 
     async def read(self) -> Reading:
         until = _moment_in(self._settings.read_deadline_s)
-        return await (await self._known(until)).read(until)
+        firmware = self._firmware or await self._known(until)
+        return await firmware.read(until)
 
     async def operating_points(self) -> OperatingPoints:
         until = _moment_in(self._settings.read_deadline_s)

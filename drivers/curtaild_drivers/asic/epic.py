@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import time
 
-from curtaild_drivers.asic.cgminer import Reply, hashrate, number, parse, watts
+from curtaild_drivers.asic.cgminer import Reply, hashrate, json_bytes, number, parse, watts
 from curtaild_drivers.asic.firmware import STANDBY_W, Access, off_point, unknown_draw
-from curtaild_drivers.asic.http import WebServer, json_bytes, said
+from curtaild_drivers.asic.http import WebServer, said
 from curtaild_drivers.asic.wire import command_sent
 from curtaild_drivers.contract import (
     OFF,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,9 @@ from curtaild_drivers.asic.wire import ask
 from curtaild_drivers.contract import BadReply, Seconds
 
 _MOST_HEAD_BYTES = 16 * 1024
+_STATUS = re.compile(r"HTTP/1\.[01] (\d{3})\b")
+_CONTENT_LENGTH = re.compile(r"^content-length:\s*(\d{1,9})\s*$", re.IGNORECASE | re.MULTILINE)
+_CHUNKED = re.compile(r"^transfer-encoding:.*\bchunked\b", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +36,13 @@ class WebServer:
         self, method: str, path: str, until: Seconds, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> Response:
         """One request and its answer. Raises `Unreachable` (`Unanswered` once sent) and `BadReply`."""
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {self.host}", "Connection: close", "Accept: */*"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\nAccept: */*\r\n"
+        for name, value in (headers or {}).items():
+            head += f"{name}: {value}\r\n"
         if method != "GET":
-            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        question = "\r\n".join([*lines, "", ""]).encode() + body
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        question = f"{head}\r\n".encode() + body
         return _parsed(await ask(self.host, self.port, question, until, _Whole()))
-
-
-def json_bytes(body: Mapping[str, object]) -> bytes:
-    """A body to send."""
-    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def said(answer: Response) -> Reply:
@@ -79,20 +77,20 @@ class _Whole:
 
 
 def _content_length(head: str) -> int | None:
-    found = re.search(r"^content-length:\s*(\d{1,9})\s*$", head, re.IGNORECASE | re.MULTILINE)
+    found = _CONTENT_LENGTH.search(head)
     return int(found[1]) if found else None
 
 
 def _parsed(raw: bytes) -> Response:
     head_bytes, gap, body = raw.partition(b"\r\n\r\n")
     head = head_bytes.decode("latin-1")
-    first = re.match(r"HTTP/1\.[01] (\d{3})\b", head)
+    first = _STATUS.match(head)
     if not gap or first is None:
         raise BadReply(f"not HTTP: {head[:80]!r}")
     length = _content_length(head)
     if length is not None and len(body) < length:
         raise BadReply(f"the answer breaks off after {len(body)} of {length} bytes")
-    if re.search(r"^transfer-encoding:.*\bchunked\b", head, re.IGNORECASE | re.MULTILINE):
+    if _CHUNKED.search(head):
         body = _joined(body)
     elif length is not None:
         body = body[:length]

@@ -15,7 +15,9 @@ from curtaild_drivers.asic.cgminer import (
     first,
     hashrate,
     inner,
+    json_bytes,
     number,
+    question,
     status,
     watts,
 )
@@ -174,8 +176,8 @@ class LuxOS:
 
     async def _ask(self, command: str, until: Seconds, session: str | None = None) -> Reply:
         settings = self._access.settings
-        question = {"command": command} if session is None else {"command": command, "parameter": session}
-        reply = await ask_json(self._access.host, settings.rpc_port, question, until)
+        asked = question(command) if session is None else json_bytes({"command": command, "parameter": session})
+        reply = await ask_json(self._access.host, settings.rpc_port, asked, until)
         check_still("luxos", description(reply))
         return reply
 
@@ -221,10 +223,10 @@ class LuxOS:
 
     async def _send(self, command: str, session: str, argument: str, until: Seconds) -> Reply:
         settings = self._access.settings
-        question = {"command": command, "parameter": f"{session},{argument}"}
+        told = json_bytes({"command": command, "parameter": f"{session},{argument}"})
         self._is_asleep = None  # whatever it was, it has to be asked
         with command_sent():
-            reply = await ask_json(self._access.host, settings.rpc_port, question, until)
+            reply = await ask_json(self._access.host, settings.rpc_port, told, until)
             if not isinstance(reply.get("STATUS"), (list, str)):
                 raise BadReply(f"neither yes nor no: {str(reply)[:120]}")
         self._session_good_until = time.monotonic() + _SESSION_LASTS_S

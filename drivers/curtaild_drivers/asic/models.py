@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from curtaild_drivers.contract import Watts
 
@@ -82,6 +83,7 @@ _NOISE = re.compile(r"ANTMINER|WHATSMINER|BITMAIN|MICROBT|\(.*?\)|[^A-Z0-9+]")
 _WHATSMINER_VARIANT = re.compile(r"V[A-Z]{0,2}\d{0,3}$")
 
 
+@lru_cache(maxsize=256)
 def rating(model: str) -> Rating | None:
     """The rating of a model as a device or a person spells it ("Antminer S19j Pro", "M50S_VH30"); `None` where the
     table does not know it. Never that of a similar name: a hydro unit draws half as much again as its air-cooled

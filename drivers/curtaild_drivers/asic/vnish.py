@@ -11,9 +11,9 @@ import math
 import re
 import time
 
-from curtaild_drivers.asic.cgminer import Reply, hashrate, parse, temperature, watts
+from curtaild_drivers.asic.cgminer import Reply, hashrate, json_bytes, parse, temperature, watts
 from curtaild_drivers.asic.firmware import Access, check_still, off_point, unknown_draw
-from curtaild_drivers.asic.http import Response, WebServer, json_bytes, said
+from curtaild_drivers.asic.http import Response, WebServer, said
 from curtaild_drivers.asic.vnish_presets import LIMIT, PERCENTS, percent, presets, throttled
 from curtaild_drivers.asic.wire import command_sent
 from curtaild_drivers.contract import (

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from curtaild_drivers.asic import whatsminer
@@ -18,6 +19,7 @@ from curtaild_drivers.asic.cgminer import (
     description,
     first,
     hashrate,
+    json_bytes,
     number,
     status,
     temperature,
@@ -179,7 +181,7 @@ class WhatsminerV2:
 
     async def _ask(self, command: str, until: Seconds) -> Reply:
         settings = self._access.settings
-        reply = await ask_json(self._access.host, settings.rpc_port, {"cmd": command}, until)
+        reply = await ask_json(self._access.host, settings.rpc_port, _question(command), until)
         check_still("whatsminer-v2", description(reply))
         return reply
 
@@ -227,7 +229,7 @@ class WhatsminerV2:
         try:
             with command_sent():
                 sealed = token.sealed(command, **parameters)
-                reply = token.opened(await ask_json(self._access.host, settings.rpc_port, sealed, until))
+                reply = token.opened(await ask_json(self._access.host, settings.rpc_port, json_bytes(sealed), until))
                 verdict = status(reply)
                 if not verdict[0] and verdict[1] is None:
                     raise BadReply(f"neither yes nor no: {_shown(reply)}")
@@ -255,6 +257,11 @@ class WhatsminerV2:
             raise Refused(f"get_token: {words} (code {code})")
         self._token = Token.made_from(reply.get("Msg"), self._password)
         return self._token
+
+
+@cache
+def _question(command: str) -> bytes:
+    return json_bytes({"cmd": command})
 
 
 def _shown(reply: dict[str, Any]) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import time
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from curtaild_drivers.asic import whatsminer
-from curtaild_drivers.asic.cgminer import Reply, hashrate, number, parse, temperature, watts
+from curtaild_drivers.asic.cgminer import Reply, hashrate, json_bytes, number, parse, temperature, watts
 from curtaild_drivers.asic.firmware import Access
 from curtaild_drivers.asic.frames import FrameChannel
 from curtaild_drivers.asic.wire import command_sent
@@ -185,8 +185,7 @@ class WhatsminerV3:
 
     async def _ask(self, until: Seconds, command: str, param: str | None = None) -> object:
         """One question in clear; the answer's `msg`. Raises `Refused` if the device has none."""
-        question = {"cmd": command} if param is None else {"cmd": command, "param": param}
-        reply = await self._exchange(question, until, is_harmless=True)
+        reply = await self._exchange(_question(command, param), until, is_harmless=True)
         code = reply.get("code")
         if code != _OK:
             if not isinstance(code, int):
@@ -220,9 +219,9 @@ class WhatsminerV3:
         stamp = int(time.time())
         digest = hashlib.sha256(f"{command}{self._password}{salt}{stamp}".encode()).digest()
         token = base64.b64encode(digest).decode()[:8]
-        question = {"cmd": command, "param": param, "ts": stamp, "account": self._account, "token": token}
+        told = json_bytes({"cmd": command, "param": param, "ts": stamp, "account": self._account, "token": token})
         with command_sent():
-            reply = await self._exchange(question, until, is_harmless=False)
+            reply = await self._exchange(told, until, is_harmless=False)
             if not isinstance(reply.get("code"), int):
                 raise BadReply(f"neither yes nor no: {str(reply)[:120]}")
         return reply
@@ -234,8 +233,13 @@ class WhatsminerV3:
         self._salt = salt
         return salt
 
-    async def _exchange(self, question: dict[str, Any], until: Seconds, is_harmless: bool) -> Reply:
-        return parse(await self._channel.ask(json.dumps(question).encode(), until, is_harmless))
+    async def _exchange(self, question: bytes, until: Seconds, is_harmless: bool) -> Reply:
+        return parse(await self._channel.ask(question, until, is_harmless))
+
+
+@cache
+def _question(command: str, param: str | None) -> bytes:
+    return json_bytes({"cmd": command} if param is None else {"cmd": command, "param": param})
 
 
 def _object(value: object) -> dict[str, Any]:
