@@ -14,7 +14,7 @@ from drivers.tiny_servers import HOST, digest_http
 
 
 def soon() -> float:
-    return asyncio.get_running_loop().time() + 2.0
+    return asyncio.get_running_loop().time() + 120.0
 
 
 async def test_the_challenge_is_met_and_its_nonce_used_again() -> None:
@@ -94,4 +94,4 @@ async def test_a_hundred_thousand_tiny_chunks_hold_nobody_up() -> None:
     raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 43_000 + b"0\r\n\r\n"
     begun = time.process_time()
     assert len((await asked_of(raw)).body) == 43_000
-    assert time.process_time() - begun < 1.0
+    assert time.process_time() - begun < 2.5, "a twentieth of a second, unless the rest is moved for each chunk"
