@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 8.0
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
 LAST_WORDS = 12
 
 
