@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+IN_TIME_S = 60.0
 BINARY = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
@@ -50,7 +51,7 @@ class Mosquitto:
         path.write_text("\n".join(lines) + "\n")
         with (self.folder / "mosquitto.log").open("ab") as sink:
             self._process = subprocess.Popen([BINARY, "-c", str(path)], stdout=sink, stderr=sink)
-        until = time.monotonic() + 10
+        until = time.monotonic() + IN_TIME_S
         while time.monotonic() < until:
             if self._process.poll() is not None:
                 raise RuntimeError(f"mosquitto ended with {self._process.returncode}:\n{self.log}")
@@ -65,7 +66,7 @@ class Mosquitto:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
-            self._process.wait(timeout=10)
+            self._process.wait(IN_TIME_S)
             self._process = None
 
     def restart(self) -> None:

@@ -83,7 +83,7 @@ class Box:
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command inside and return what it printed. Raises `CalledProcessError` unless `check` is off."""
         enter = ["nsenter", "-t", str(self._leader), "-m", "-p", "-u", "-i", "-n", "-C", "--wdns=/", "--"]
-        done = subprocess.run([*enter, *command], check=False, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*enter, *command], check=False, capture_output=True, text=True, timeout=120)
         if check and done.returncode != 0:
             raise subprocess.CalledProcessError(done.returncode, command, done.stdout + done.stderr)
         return done.stdout
@@ -92,7 +92,7 @@ class Box:
         """One property of a unit, as systemd has it."""
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).strip()
 
-    def wait_for(self, unit: str, name: str, is_as_wanted: Callable[[str], bool], timeout_s: float = 20.0) -> str:
+    def wait_for(self, unit: str, name: str, is_as_wanted: Callable[[str], bool], timeout_s: float = 60.0) -> str:
         """Wait until a unit's property is as wanted, and return it. Raises `TimeoutError` with the unit's journal."""
         until = time.monotonic() + timeout_s
         while not is_as_wanted(value := self.show(unit, name)):
@@ -113,7 +113,7 @@ class Box:
                 else:
                     self._nspawn.terminate()
             try:
-                self._nspawn.wait(timeout=10)
+                self._nspawn.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 with suppress(ProcessLookupError):
                     os.kill(self._leader or self._nspawn.pid, signal.SIGKILL)
@@ -146,7 +146,7 @@ class Box:
     def _await_ready(self, listener: socket.socket) -> None:
         """nspawn says which process is the leader, and passes on the READY=1 of the systemd inside."""
         listener.settimeout(0.5)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 90
         is_ready = False
         while not is_ready:
             try:

@@ -32,7 +32,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[boxes.Box]:
         drop_ins.mkdir()
         (drop_ins / "test.conf").write_text(
             "[Service]\nLoadCredential=mqtt-password:/etc/curtaild/secrets/mqtt-password\n"
-            "WatchdogSec=2s\nTimeoutAbortSec=500ms\nRestartSec=100ms\n"
+            "WatchdogSec=6s\nTimeoutAbortSec=20s\nRestartSec=100ms\n"
         )
 
     box = boxes.Box(tmp_path_factory.mktemp("box"))

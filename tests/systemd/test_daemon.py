@@ -34,7 +34,7 @@ pytestmark = [
 UNIT = "curtaild"
 SITE_FILE = "etc/curtaild/site.toml"
 LEDGER = "var/lib/private/curtaild/curtaild.db"
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 FARM_FILE = """
@@ -97,7 +97,7 @@ class Farm:
     control_port: int
 
     def true_power_w(self) -> float:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}/devices", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}/devices", timeout=PATIENCE_S) as answer:
             return float(sum(device["true_power_w"] for device in json.load(answer)))
 
 
