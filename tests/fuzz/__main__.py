@@ -37,29 +37,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", help="which; none: all, one after the other")
     parser.add_argument("--seconds", type=float, default=60.0, help="for all of them together (%(default)g)")
+    parser.add_argument("--inputs", type=int, default=-1, help="for no more than so many; absent: for the time given")
+    parser.add_argument("--seed", type=int, default=0, help="the same makes the same inputs; 0: others each time")
     parser.add_argument("--together", action="store_true", help="all in one process: quicker to start, less thorough")
     parser.add_argument("--corpus", type=Path, help="a folder to keep what it learns; absent: forgotten")
     parser.add_argument("--of", default="fuzz.targets", help="the module that names the targets (%(default)s)")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        _fuzz(asked.of, asked.targets, asked.corpus, int(asked.seconds))
+        bounds = [f"-max_total_time={asked.seconds:.0f}", f"-runs={asked.inputs}", f"-seed={asked.seed}"]
+        _fuzz(asked.of, asked.targets, asked.corpus, bounds)
     known = list(import_module(asked.of).all_targets())
     if unknown := set(asked.targets) - set(known):
         parser.error(f"no target {', '.join(unknown)}; there are {', '.join(known)}")
     names = asked.targets or known
     rounds = [names] if asked.together else [[name] for name in names]
     share_s = max(1.0, asked.seconds / len(rounds))
-    failed = [", ".join(each) for each in rounds if not _watch(asked.of, each, asked.corpus, share_s)]
+    words = ["--of", asked.of, "--inputs", f"{asked.inputs}", "--seed", f"{asked.seed}"]
+    failed = [", ".join(each) for each in rounds if not _watch(words, each, asked.corpus, share_s)]
     if failed:
         sys.exit(f"found something: {'; '.join(failed)}")
 
 
-def _watch(module: str, names: list[str], corpus: Path | None, seconds: float) -> bool:
+def _watch(asked: list[str], names: list[str], corpus: Path | None, seconds: float) -> bool:
     """Runs them for so long in a child, telling how far it is. Whether nothing was found."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = corpus or Path(scratch)
-        words = [sys.executable, "-m", "fuzz", "--child", "--of", module, "--seconds", f"{seconds:.0f}"]
+        words = [sys.executable, "-m", "fuzz", "--child", *asked, "--seconds", f"{seconds:.0f}"]
         command = [*words, "--corpus", str(folder), *names]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         assert child.stdout is not None
@@ -83,8 +87,8 @@ def _watch(module: str, names: list[str], corpus: Path | None, seconds: float) -
         return is_clean
 
 
-def _fuzz(module: str, names: list[str], corpus: Path, seconds: int) -> None:
-    """Fuzz for so long and end this process: 0, or another exit code with the input that was not borne."""
+def _fuzz(module: str, names: list[str], corpus: Path, bounds: list[str]) -> None:
+    """Fuzz within libFuzzer's `bounds` and end this process: 0, or another code with the input that was not borne."""
     atheris: Any = import_module("atheris")
     with atheris.instrument_imports(include=[*GUIDED_BY, module]):
         targets = import_module(module).all_targets()
@@ -98,7 +102,7 @@ def _fuzz(module: str, names: list[str], corpus: Path, seconds: int) -> None:
     words = begin.with_suffix(".words")
     words.write_text("".join(f'"{_escaped(word)}"\n' for target in chosen for word in target.words))
     options = [
-        f"-max_total_time={seconds}",
+        *bounds,
         f"-max_len={LONGEST_INPUT}",
         f"-timeout={SLOW_S}",
         f"-rss_limit_mb={MOST_MIB}",

@@ -36,13 +36,14 @@ def test_what_the_fuzzer_begins_with_is_borne(name: str) -> None:
 def fuzz(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     if find_spec("atheris") is None:
         pytest.skip("atheris is not installed (it has wheels for Linux on x86-64)")
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(TESTS), str(folder))), "TMPDIR": str(folder)}
+    paths = os.pathsep.join((str(TESTS), str(folder), os.environ.get("PYTHONPATH", "")))
+    env = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(folder), "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-m", "fuzz", "--corpus", str(folder / "corpus"), *words]
-    return subprocess.run(command, cwd=TESTS, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=TESTS, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
-    done = fuzz("--together", "--seconds", "4", folder=tmp_path)
+    done = fuzz("--together", "--seconds", "120", "--inputs", "3000", "--seed", "1", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "clean after" in done.stdout
     assert " 0 inputs" not in done.stdout.splitlines()[-1]
@@ -50,7 +51,7 @@ def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
 
 def test_what_is_not_borne_is_found_and_shown(tmp_path: Path) -> None:
     (tmp_path / "planted.py").write_text(PLANTED)
-    done = fuzz("--of", "planted", "--seconds", "30", folder=tmp_path)
+    done = fuzz("--of", "planted", "--seconds", "120", "--seed", "1", folder=tmp_path)
     assert done.returncode == 1
     assert "planted: NOT CLEAN" in done.stdout
     assert "ZeroDivisionError: planted" in done.stderr
