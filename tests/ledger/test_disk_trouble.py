@@ -21,6 +21,8 @@ from curtaild.core.events import AllocationTaken
 from curtaild.ledger import Record, connect_read_only, rfc3339, verify
 from curtaild.store import Store, StoreClosed, StoreOverflow
 
+IN_TIME_S = 60.0
+
 
 class FullTmpfs:
     """A real file system that really runs out of space."""
@@ -74,8 +76,15 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
+async def closed(store: Store, deadline_s: float) -> None:
+    """Given up by then, or soon after where the writer has to wait for its turn."""
+    await store.close(deadline_s)
+    await asyncio.to_thread(store._writer.join, IN_TIME_S)
+    assert not store._writer.is_alive()
+
+
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(IN_TIME_S):
         while not condition():  # noqa: ASYNC110  # the writer's thread has no event to wait for
             await asyncio.sleep(0.005)
 
@@ -173,8 +182,7 @@ async def test_closing_on_a_full_disk_ends_in_time(disk: Disk) -> None:
     disk.fill()
     stuck = await stuck_commit(store, 1)
     behind = store.commit([numbered(2)])
-    async with asyncio.timeout(3):
-        await store.close(deadline_s=0.3)
+    await closed(store, deadline_s=0.3)
     for future in (stuck, behind):
         with pytest.raises(StoreClosed):
             await future
@@ -189,7 +197,7 @@ async def test_closing_writes_what_is_queued_if_the_disk_comes_back_in_time(disk
     await store.commit([numbered(0)])
     disk.fill()
     stuck = await stuck_commit(store, 1)
-    closing_store = asyncio.create_task(store.close(deadline_s=5.0))
+    closing_store = asyncio.create_task(store.close(deadline_s=IN_TIME_S))
     await asyncio.sleep(0)
     disk.free()
     await asyncio.gather(closing_store, stuck)
@@ -214,7 +222,7 @@ async def test_a_file_replaced_while_in_use_is_not_written_to(tmp_path: Path) ->
     await other.close()
     (tmp_path / "other.db").rename(path)
     await until(lambda: "replaced or changed" in str(store.health.last_error))
-    await store.close(deadline_s=0.1)
+    await closed(store, deadline_s=0.1)
     assert stuck.done()
     assert [body["number"] for _, body in ledger(path)] == [7, 8]
 
