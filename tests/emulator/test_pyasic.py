@@ -46,6 +46,14 @@ BACKENDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives up after one to five seconds, which a busy machine may take."""
+    known = pyasic.settings._settings
+    for name in [name for name in vars(known) if name.endswith("_timeout")]:
+        monkeypatch.setattr(known, name, 60)
+
+
 @pytest.fixture
 async def farm() -> AsyncIterator[EmulatedFarm]:
     """Every model that it knows, on addresses of its own so that other farms on this machine may use the same ports."""
