@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from curtaild.clock import Clock
 from curtaild.core.cycle import Described, PollFailure
 from curtaild.core.events import Condition
+from curtaild.faults import FaultLog
 from curtaild.fleet import FleetDevice, FleetMeter
 from curtaild.inbox import Inbox
 from curtaild.telemetry.telemetry import PollOutcome
@@ -99,6 +100,7 @@ class Poller:
             name: _Subject(device, zlib.crc32(name.encode()) / 2**32, is_identified=device.identity is not None)
             for name, device in fleet.items()
         }
+        self._faults = FaultLog()
         self._start: Seconds = 0.0
         self._due: list[tuple[Seconds, int, DeviceId]] = []
         self._reading: set[asyncio.Task[None]] = set()
@@ -196,7 +198,9 @@ class Poller:
                         await self._identify(name, subject)
                 if not subject.is_described or (isinstance(driver, LearnsPoints) and driver.has_learned):
                     await self._describe(name, subject)
-                self._inbox.reading(name, await driver.read())
+                reading = await driver.read()
+                self._inbox.reading(name, reading)
+                self._faults.note(name, reading.fault, self._clock.monotonic())
                 await self._doubt(name, subject)
         except AuthFailed as error:
             return self._failed(name, Condition.AUTH_FAILED, PollOutcome.AUTH_FAILED, error)

@@ -143,6 +143,8 @@ def _stands(device: Device, now: Seconds) -> Iterator[str]:
         f"It {drawn} and is {reading.state.value}, read {_ago(now - reading.taken_at)} ago; {watts(device.reserved_w)} "
         "are reserved for it" + (", the most it may draw until a reading shows otherwise." if device.in_flight else ".")
     )
+    if reading.fault is not None:
+        yield f"It says of itself: {reading.fault}."
     if device.conditions:
         named = ", ".join(sorted(condition.value for condition in device.conditions))
         rank = "once no other is left" if device.is_merely_silent else "last in a shed, and no watt of it is counted on"

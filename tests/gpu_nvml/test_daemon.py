@@ -108,6 +108,9 @@ async def test_it_holds_its_own_gpus_under_the_failsafe_limit_and_leaves_them_th
 
     assert drawn_w() > 8_000
     await until("the node is under the fail-safe limit", lambda: drawn_w() <= 5_000)
+    gpus.lose(3)
+    lost = "WARNING node/localhost: says of itself: GPU 3: the GPU is lost"
+    await until("the lost GPU is told of", lambda: lost in (tmp_path / "log").read_text())
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0, (tmp_path / "log").read_text()
     assert all(200 < gpus.requested_w(gpu) < 350 for gpu in range(8)), "and not back at 700"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from core.rig import ROW_A
+from core.rig import ROW_A, SLIDER, PaperSite, reading_of, spec_of
 from core.test_interlock import site_with_fans
 from curtaild.core import dispatch
+from curtaild.core.cycle import Inputs, step
 from curtaild.core.site import Site
 from curtaild.rehearse.play import Order
 from curtaild.rehearse.run import Core
 from curtaild.rehearse.shell import Shell
 from curtaild.why import Explanations, Why, shed_order
-from curtaild_drivers.contract import DeviceId
+from curtaild_drivers.contract import DeviceId, RunState
 from curtaild_emulator import Fault
 from rehearse.sites import small_site
 
@@ -169,3 +171,13 @@ def test_room_that_is_kept_for_fans_is_told_as_taken() -> None:
 
     paper.run(25)  # 2,850 W less 1,000 for b and 900 for the fans
     assert [sentence.split(" under ")[0] for sentence in held_by()] == ["site has 945 W free"]
+
+
+def test_what_a_device_says_is_the_matter_with_it_is_told() -> None:
+    paper = PaperSite(specs=[spec_of("node", SLIDER)])
+    paper.tick()
+    reading = replace(reading_of(SLIDER.highest, paper.now), state=RunState.FAULT, fault="GPU 3: the GPU is lost")
+    step(paper.site, Inputs(readings=[(DeviceId("node"), reading)]), paper.now)
+    why = Explanations(lambda: paper.site).of(DeviceId("node"), paper.now)
+    assert why is not None
+    assert "It says of itself: GPU 3: the GPU is lost." in why.stands

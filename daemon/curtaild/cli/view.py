@@ -128,7 +128,7 @@ def devices(status: SiteStatus) -> Table:
         counts = Counter(device.state for device in members)
         drawn = [device.power_w for device in members if device.power_w is not None]
         moving = sum(device.actuation is not None for device in members)
-        troubled = sum(bool(device.conditions) for device in members)
+        troubled = sum(_is_sick(device) for device in members)
         table.add_row(
             name,
             *(str(counts[state]) if counts[state] else Text("·", "bright_black") for state in present),
@@ -139,12 +139,17 @@ def devices(status: SiteStatus) -> Table:
     return table
 
 
+def _is_sick(device: DeviceStatus) -> bool:
+    return bool(device.conditions) or device.state is RunState.FAULT
+
+
 def troubled(status: SiteStatus) -> list[Text]:
     """The devices in trouble, each with its reasons."""
     lines: list[Text] = []
-    sick = [device for device in status.devices if device.conditions]
+    sick = [device for device in status.devices if _is_sick(device)]
     for device in sick[:MOST_TROUBLED]:
-        reasons = ", ".join(condition.value.replace("_", " ") for condition in device.conditions)
+        faulty = ["says it has a fault (--why tells which)"] if device.state is RunState.FAULT else []
+        reasons = ", ".join([*(condition.value.replace("_", " ") for condition in device.conditions), *faulty])
         age_s = device.age_s(status.at)
         age = f", last read {age_s:.0f} s ago" if age_s is not None else ", never read"
         line = Text("! ", "bold red").append(device.id, "bold").append(f": {reasons}", "red")
