@@ -9,7 +9,7 @@ import pytest
 
 from curtaild_emulator import FarmPlan
 from curtaild_emulator.wires.contactor import Contactor
-from running_site import ANY_PORTS, RunningSite
+from running_site import ANY_PORTS, RunningSite, until
 
 pytestmark = pytest.mark.broker
 
@@ -37,12 +37,12 @@ async def test_fans_before_restore(tmp_path: Path) -> None:
 
         await site.operator.allocate(round(site.full_w))
         await site.until("row-2 is back, row-1 waits", lambda status: asleep(status) == {"row-1"}, devices=True)
-        assert contactor.is_on  # asked to start, and not running
-        assert site.daemon.lines("fans of row-1: standing still")
+        await until("they are asked to start, and do not", lambda: contactor.is_on)
+        await until("that is told", lambda: site.daemon.lines("fans of row-1: standing still"))
 
         contactor.is_stuck = False
         await site.until("row-1 is back", lambda status: asleep(status) == set(), devices=True)
-        assert site.daemon.lines("fans of row-1: running")
+        await until("that is told", lambda: site.daemon.lines("fans of row-1: running"))
         assert set(contactor.writes) == {True}
 
 
