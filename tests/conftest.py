@@ -25,12 +25,11 @@ EXCUSES = (
 settings.load_profile("ci")  # Hypothesis's own: no chance, no deadline
 
 LONGEST_FIRST = (
-    "tests/site/test_crash.py",
     "tests/site/test_hostile_devices.py",
+    "tests/demo/test_demo.py",
     "tests/core/test_invariants.py",
     "tests/site/",
     "tests/systemd/",
-    "tests/demo/",
     "tests/grid/",
     "tests/openadr/",
 )
