@@ -147,7 +147,7 @@ async def test_a_site_follows_its_utility_over_tls(tmp_path: Path, authority: Au
 
         # a window ahead is met when it opens, and ends by itself
         opens = time.time() + 2.0
-        await state(capacity_limit(round(0.3 * full_w)), When(opens, 4.0))
+        await state(capacity_limit(round(0.3 * full_w)), When(opens, 8.0))
         await site.limited_to(round(0.3 * full_w))
         await site.limited_to(round(0.6 * full_w))
 

@@ -164,7 +164,7 @@ async def test_a_report_of_an_event_that_has_just_gone_alarms_nobody(
         vtn.meddler = deleting
         meeting.line.dialect.status(replace(a_status(), at=CLOCK.monotonic()), None)
         await meeting.limited_to(None)
-        assert meeting.line.states[0].dropped_total == 1
+        await meeting.until(lambda: meeting.line.states[0].dropped_total == 1)
     told = [record.levelname for record in caplog.records if "is refused" in record.getMessage()]
     assert told == ["INFO"]
 

@@ -20,6 +20,7 @@ from curtaild.core.allocation import GridMessage, HeartbeatReceived, MessageReje
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.grid.openadr import OpenAdrConnection, OpenAdrDialect, Polling, connection
 from grid.authority import Authority
+from grid.rig import PATIENCE_S
 from mosquitto import BINARY, Mosquitto
 from openadr.canned import Canned, canned, problem, tokens
 from openadr.test_ven_connection import Connected, now_event
@@ -103,7 +104,7 @@ async def listening(server: Canned, authority: Authority) -> AsyncIterator[Conne
         yield site
     finally:
         task.cancel()
-        await asyncio.wait((task,), timeout=20)
+        await asyncio.wait((task,), timeout=PATIENCE_S)
         assert task.cancelled(), task.exception()
 
 

@@ -32,12 +32,13 @@ async def test_a_meddler_answers_in_the_vtns_place_or_keeps_everybody_waiting() 
     async with talking() as talk:
         program_id = await a_program(talk)
         await an_event(talk, program_id)
-        held = asyncio.Event()
+        asked, held = asyncio.Event(), asyncio.Event()
 
         async def overloaded(request: web.Request) -> web.StreamResponse | None:
             return problem(503, "overloaded") if request.path.endswith("/events") else None
 
         async def slow(request: web.Request) -> web.StreamResponse | None:
+            asked.set()
             await held.wait()
             return None
 
@@ -46,8 +47,8 @@ async def test_a_meddler_answers_in_the_vtns_place_or_keeps_everybody_waiting() 
         assert (await talk.ven("GET", "/programs")).status == 200
         talk.vtn.meddler = slow
         waiting = asyncio.create_task(talk.ven("GET", "/events"))
-        done, _ = await asyncio.wait((waiting,), timeout=0.05)
-        assert not done
+        await asked.wait()
+        assert not waiting.done()
         held.set()
         assert (await waiting).status == 200
 

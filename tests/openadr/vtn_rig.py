@@ -99,7 +99,7 @@ async def talking(**changes: Any) -> AsyncIterator[Talk]:
     clock = HandClock()
     async with (
         Vtn("127.0.0.1", 0, CLIENTS, tls=None, clock=clock, **changes) as vtn,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
     ):
         bl, ven, other = (Caller(session, vtn.url, client) for client in CLIENTS)
         yield Talk(vtn, clock, bl, ven, other)
