@@ -42,10 +42,12 @@ class Dashboard:
 
     async def _problem(self, prometheus: PrometheusServer, title: str, expr: str) -> str | None:
         try:
-            samples = await prometheus.query(expr)
+            await prometheus.until(expr)  # a scrape that came late leaves a hole
         except QueryFailed as failure:
             return f"{title}: {expr}: {failure}"
-        return None if samples else f"{title}: {expr}: no data"
+        except TimeoutError:
+            return f"{title}: {expr}: no data"
+        return None
 
     async def _menu_problem(self, prometheus: PrometheusServer, menu: Mapping[str, Any]) -> str | None:
         if menu["type"] != "query":

@@ -16,7 +16,7 @@ import aiohttp
 
 PROMETHEUS = shutil.which("prometheus", path=f"{os.environ.get('PATH', '')}:/usr/local/bin")
 PROMTOOL = shutil.which("promtool", path=f"{os.environ.get('PATH', '')}:/usr/local/bin")
-IN_TIME_S = 20.0
+IN_TIME_S = 60.0
 
 
 class QueryFailed(Exception):
@@ -24,7 +24,7 @@ class QueryFailed(Exception):
 
 
 class PrometheusServer:
-    """Scrapes `targets` (host:port, each with the labels of its series) five times a second as job `curtaild`, within
+    """Scrapes `targets` (host:port, each with the labels of its series) twice a second as job `curtaild`, within
     `async with`; its data lies in `folder`. `rules` is a rule file to evaluate. Prometheus itself waits 5 s before its
     first scrape."""
 
@@ -32,7 +32,7 @@ class PrometheusServer:
         static = [{"targets": [target], "labels": dict(labels)} for target, labels in targets.items()]
         self._folder = folder
         self._config = {
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"},
+            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
             "rule_files": [str(rules.resolve())] if rules else [],
             "scrape_configs": [{"job_name": "curtaild", "static_configs": static}],
         }
