@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hybrid.site import Miners, Nodes, hybrid_site
-from running_site import METER_NOISE, RunningSite
+from running_site import METER_NOISE, RunningSite, until
 
 pytestmark = pytest.mark.broker
 
@@ -51,7 +51,8 @@ async def test_the_watts_that_earn_least_go_first_and_what_was_spared_is_told(tm
         await site.acks.stage(routine, "shortfall")
         await site.lives_on(3.0)
         assert draws(site)["inference"] > 2 * 5_900, "a tenth of its throughput, no more"
-        (deficit,) = ledger(site, "deficit", lambda body: body["spared_w"] > 0)[-1:]
+        spared = await until("it is told", lambda: ledger(site, "deficit", lambda body: body["spared_w"] > 0))
+        deficit = spared[-1]
         assert deficit["deficit_w"] >= deficit["spared_w"] > 2_000
 
         await followed(site, 20_000, emergency=True)
