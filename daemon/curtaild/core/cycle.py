@@ -322,7 +322,9 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[FeederId], 
         site.exchange = None
     if not moves and site.room_since is not None and not _waits_for_falls(site, now):
         since, policy = site.room_since, site.policy
-        candidates = [device for device in site.roster.can_rise if dispatch.may_rise(device, now, since, policy)]
+        have_room = [leaf for leaf, path in site.tree.paths.items() if min(room.free_w[above] for above in path) > 0.0]
+        below = site.roster.can_rise(have_room)
+        candidates = [device for device in below if dispatch.may_rise(device, now, since, policy)]
         wanted = site.exchange.raises if site.exchange is not None else None
         if wanted is not None:
             candidates = [device for device in candidates if device.spec.id in wanted]

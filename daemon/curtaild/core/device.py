@@ -29,6 +29,15 @@ watt-hour, or where it gives no price, rate per watt."""
 Step: TypeAlias = tuple[Earning, OperatingPoint]
 """A step of a device along its hull: what it earns, and where it leads."""
 
+
+@dataclass(slots=True)
+class Steps:
+    """The next steps by present draw, as far as they were asked for: one record for all devices of a kind."""
+
+    down: dict[Watts, Step | None] = field(default_factory=dict)
+    up: dict[Watts, Step | None] = field(default_factory=dict)
+
+
 LEARNED_SAMPLES = 3
 """Readings that must agree before the table is no longer asked."""
 
@@ -220,8 +229,7 @@ class Device:
     """When it is looked at though nothing touched it."""
     seen_w: Watts = 0.0
     """What it was drawing, by its own word, when a meter's counted sample last saw it settled."""
-    steps_down: dict[Watts, Step | None] = field(default_factory=dict)
-    """The next step down by present draw, as far as it was asked for: one for all devices of a kind."""
+    steps: Steps = field(default_factory=Steps)
     turn: float | None = None
     """Its turn to start, 0..1 of the jitter; drawn anew after each shed."""
 

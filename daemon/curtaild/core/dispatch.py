@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from curtaild.core import hull
@@ -49,44 +49,100 @@ def give_back(
     """What may go up. `candidates` have passed `may_rise`; `room.free_w` counts all that is reserved. A device that
     could not be up and down again before a lower limit begins must fit under that one too. `wanted`: only these, and
     each in one step as far as that."""
-    if room.free_w[tree.root] <= 0:
-        return []
     free = [(now, dict(room.free_w)), *((window.at, dict(window.free_w)) for window in room.coming)]
+    free_now_w = free[0][1]
+    choice = _Choice(policy, wanted)
+    for device in candidates:
+        choice.offer(device, device.setpoint)
     targets: dict[Device, OperatingPoint] = {}
     rules: dict[Device, str] = {}
-    entries = (_next_upper(device, device.setpoint, policy, wanted) for device in candidates)
-    heap = [entry for entry in entries if entry is not None]
-    heapq.heapify(heap)
-    while heap:
-        _, _, _, device, upper = heapq.heappop(heap)
-        earlier, points, present = targets.get(device), device.spec.points, targets.get(device) or device.setpoint
-        if points is None or present is None or (earlier is None and len(targets) >= most_starts):
+    for device, upper in choice:
+        if free_now_w[tree.root] <= 0.0:
+            break
+        earlier = targets.get(device)
+        if earlier is None and len(targets) >= most_starts:
+            if not choice.has_followers:
+                break
+            continue
+        points, present = device.spec.points, earlier or device.setpoint
+        if points is None or present is None:
             continue
         path = tree.paths[device.spec.feeder]
-        away_s = device.spec.settle_up_s + device.spec.settle_down_s
-        bound_by = [free_w for begins_at, free_w in free if begins_at - now <= away_s]
+        bound_by = [free_now_w]
+        if len(free) > 1:
+            away_s = device.spec.settle_up_s + device.spec.settle_down_s
+            bound_by = [free_w for begins_at, free_w in free if begins_at - now <= away_s]
         free_here_w, bottleneck = min((free_w[member], member) for free_w in bound_by for member in path)
         held_w = device.reserved_w if earlier is None else worst_w(device, present, policy)
-        target = upper
-        if worst_w(device, upper, policy) - held_w > free_here_w:
+        target, needed_w = upper, worst_w(device, upper, policy) - held_w
+        if needed_w > free_here_w:
             if not upper.divisible or worst_w(device, present, policy) - held_w > free_here_w:
                 continue
             ratio = worst_w(device, upper, policy) / upper.draw_w
             target = hull.point_at(points, (held_w + free_here_w) / ratio)
             if target.draw_w - present.draw_w < max(points.step_w, SMALLEST_RAISE * device.spec.rated_w):
                 continue
-            if worst_w(device, target, policy) - held_w > free_here_w:
+            needed_w = worst_w(device, target, policy) - held_w
+            if needed_w > free_here_w:
                 continue
         targets[device] = target
         rules[device] = f"{bottleneck} has {free_here_w:.0f} W free"
-        taken_w = max(0.0, worst_w(device, target, policy) - held_w)
-        for free_w in bound_by:
-            for member in path:
-                free_w[member] -= taken_w
-        is_further = target is upper and wanted is None
-        if is_further and (following := _next_upper(device, target, policy)) is not None:
-            heapq.heappush(heap, following)
+        if needed_w > 0.0:
+            for free_w in bound_by:
+                for member in path:
+                    free_w[member] -= needed_w
+        if target is upper and wanted is None:
+            choice.offer(device, target, follows=True)
     return [Move(device.spec.id, target, True, rules[device], tree.root) for device, target in targets.items()]
+
+
+_Place: TypeAlias = tuple[float, int, Device, OperatingPoint, bool]
+"""Within a cohort: who has slept most, then by place in the site file; where to, and whether that follows a step."""
+
+
+class _Choice:
+    """Steps up by what they earn, the most first. Those that earn the same are one cohort, sorted when it is its turn.
+
+    `has_followers`: whether any waits that follows a step already taken.
+    """
+
+    def __init__(self, policy: Policy, wanted: Mapping[DeviceId, OperatingPoint] | None) -> None:
+        self._policy, self._wanted = policy, wanted
+        self._cohorts: dict[tuple[float, ...], list[_Place]] = {}
+        self._most: list[tuple[float, ...]] = []
+        self._followers = 0
+
+    @property
+    def has_followers(self) -> bool:
+        return self._followers > 0
+
+    def offer(self, device: Device, present: OperatingPoint | None, follows: bool = False) -> None:
+        """The next step up from `present`, unless it earns less than its energy."""
+        step = step_up(device, present) if present is not None else None
+        if present is None or step is None:
+            return
+        (protection, priority, worth), upper = step
+        if self._wanted is not None:
+            if device.spec.id not in self._wanted:
+                return
+            upper = self._wanted[device.spec.id]
+        if loses_money(device, present, upper, self._policy):
+            return
+        key = (-protection, -priority, -worth)
+        cohort = self._cohorts.get(key)
+        if cohort is None:
+            cohort = self._cohorts[key] = []
+            heapq.heappush(self._most, key)
+        cohort.append((-device.slept_s, device.order, device, upper, follows))
+        self._followers += follows
+
+    def __iter__(self) -> Iterator[tuple[Device, OperatingPoint]]:
+        while self._most:
+            cohort = self._cohorts.pop(heapq.heappop(self._most))
+            cohort.sort()
+            for _, _, device, upper, follows in cohort:
+                self._followers -= follows
+                yield device, upper
 
 
 def worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:
@@ -95,26 +151,6 @@ def worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:
     reach_w = max(device.reserved_w, device.may_reach_w(point))
     unseen_w = min(reach_w, max(abs(reach_w - device.seen_w), reach_w - device.reserved_w))
     return reach_w + policy.reading_error_fraction * unseen_w + device.share.edge_w
-
-
-_Entry: TypeAlias = tuple[tuple[float, ...], float, int, Device, OperatingPoint]
-
-
-def _next_upper(
-    device: Device,
-    present: OperatingPoint | None,
-    policy: Policy,
-    wanted: Mapping[DeviceId, OperatingPoint] | None = None,
-) -> _Entry | None:
-    step = step_up(device, present) if present is not None else None
-    if present is None or step is None or (wanted is not None and device.spec.id not in wanted):
-        return None
-    earning, upper = step
-    if wanted is not None:
-        upper = wanted[device.spec.id]
-    if loses_money(device, present, upper, policy):
-        return None
-    return tuple(-part for part in earning), -device.slept_s, device.order, device, upper
 
 
 def may_rise(device: Device, now: Seconds, room_since: Seconds, policy: Policy) -> bool:

@@ -40,7 +40,7 @@ def step_down(device: Device, present: OperatingPoint | None) -> Step | None:
     """The next step down its hull; where its draw is unknown it is taken to be all that it is planned with."""
     if present is None:
         return _down(device, None)
-    steps = device.steps_down
+    steps = device.steps.down
     try:
         return steps[present.draw_w]
     except KeyError:
@@ -70,6 +70,17 @@ def _down(device: Device, present: OperatingPoint | None) -> Step | None:
 
 def step_up(device: Device, present: OperatingPoint) -> Step | None:
     """The next step up its hull; what a firm limit took past its flex comes back first, in the opposite order."""
+    steps = device.steps.up
+    try:
+        return steps[present.draw_w]
+    except KeyError:
+        if len(steps) >= MOST_STEPS:
+            steps.clear()
+        step = steps[present.draw_w] = _up(device, present)
+        return step
+
+
+def _up(device: Device, present: OperatingPoint) -> Step | None:
     points = device.spec.points
     if points is None:
         return None

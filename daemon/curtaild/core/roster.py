@@ -20,21 +20,24 @@ _FOREVER = math.inf
 class Members:
     """The devices that hang on one feeder itself, and their sums.
 
-    `flying`: a command is under way. `can_fall`: not yet headed for their lowest point. `meter_agrees`: what they were
+    `flying`: a command is under way. `can_fall`: not yet headed for their lowest point. `can_rise`: settled under their
+    highest. `meter_agrees`: what they were
     last told of the meters above.
     """
 
-    __slots__ = ("_movers", "_sampled_at", "_seen_until", "can_fall", "devices", "flying", "last_move_at",
-                 "meter_agrees", "sums")  # fmt: skip
+    __slots__ = ("_movers", "_sampled_at", "_seen_until", "_settled_unseen_w", "can_fall", "can_rise", "devices",
+                 "flying", "last_move_at", "meter_agrees", "sums")  # fmt: skip
 
     def __init__(self) -> None:
         self.devices: list[Device] = []
         self.sums = Share()
         self.flying: dict[Device, None] = {}
         self.can_fall: dict[Device, None] = {}
+        self.can_rise: dict[Device, None] = {}
         self.meter_agrees = False
         self.last_move_at: Seconds = 0.0
-        self._movers: dict[Device, None] = {}
+        self._movers: dict[Device, Watts] = {}
+        self._settled_unseen_w: Watts = 0.0
         self._seen_until: Seconds = _FOREVER
         self._sampled_at: Seconds = _FOREVER
 
@@ -56,23 +59,35 @@ class Members:
             _place(self.flying, device, now.is_flying)
         if now.can_fall is not before.can_fall:
             _place(self.can_fall, device, now.can_fall)
+        if now.can_rise is not before.can_rise:
+            _place(self.can_rise, device, now.can_rise)
         if now.settled_at != before.settled_at:
-            self._movers[device] = None
+            self._movers.setdefault(device, 0.0)
             self.last_move_at = max(self.last_move_at, now.settled_at)
+        if device in self._movers:
+            self._count_unseen(device)
         device.share = now
 
     def unseen_w(self, seen_until: Seconds | None) -> Watts:
         """What is reserved beyond what a meter has seen the devices draw; all of it where none can see them."""
         if seen_until is None:
             return self.sums.reserved_w
-        self._look_back(seen_until, self._sampled_at)
-        settled_w = sum(
-            device.unseen_w() for device in self._movers if device.settled_at > seen_until and device.actuation is None
-        )
-        return self.sums.flying_w + settled_w
+        if seen_until != self._seen_until:
+            self._look_back(seen_until, self._sampled_at)
+        return self.sums.flying_w + self._settled_unseen_w
+
+    def _count_unseen(self, device: Device) -> None:
+        """What a mover adds to what settled devices draw unseen."""
+        is_unseen = device.actuation is None and device.settled_at > self._seen_until
+        unseen_w = device.unseen_w() if is_unseen else 0.0
+        self._settled_unseen_w += unseen_w - self._movers[device]
+        self._movers[device] = unseen_w
 
     def just_moved_w(self, sampled_at: Seconds) -> Watts:
         """How much more those may have been drawing at `sampled_at` that have moved since."""
+        if self.last_move_at < min(sampled_at, self._sampled_at):
+            self._sampled_at = sampled_at
+            return 0.0
         self._look_back(self._seen_until, sampled_at)
         return sum(
             max(0.0, device.spec.rated_w - device.reserved_w)
@@ -82,26 +97,29 @@ class Members:
 
     def _look_back(self, seen_until: Seconds, sampled_at: Seconds) -> None:
         """Forget the movers that the meters have caught up with; where a meter was lost, look at everybody again."""
-        if seen_until < self._seen_until or sampled_at < self._sampled_at:
-            self._movers = dict.fromkeys(self.devices)
+        is_lost = seen_until < self._seen_until or sampled_at < self._sampled_at
+        is_news = is_lost or seen_until > self._seen_until
+        if is_lost:
+            self._movers, self._settled_unseen_w = dict.fromkeys(self.devices, 0.0), 0.0
         self._seen_until, self._sampled_at = seen_until, sampled_at
         caught_up = [d for d in self._movers if d.settled_at <= seen_until and d.settled_at < sampled_at]
         for device in caught_up:
-            del self._movers[device]
+            self._settled_unseen_w -= self._movers.pop(device)
             if device.actuation is None and device.draw_w is not None and seen_until < _FOREVER:
                 device.seen_w = device.draw_w
+        if is_news:
+            for device in self._movers:
+                self._count_unseen(device)
 
 
 class Roster:
     """Every device on its feeder. Who is touched is looked at in the next cycle; the others stand as they stood.
 
-    `can_rise`: settled under their highest point. `losing`: run at what earns less than its energy. `unshown`: touched
-    since the last status was read off.
+    `losing`: run at what earns less than its energy. `unshown`: touched since the last status was read off.
     """
 
     def __init__(self, tree: FeederTree, devices: Iterable[Device]) -> None:
         self.members: dict[FeederId, Members] = {feeder: Members() for feeder in tree.specs}
-        self.can_rise: dict[Device, None] = {}
         self.losing: dict[Device, None] = {}
         self.unshown: dict[Device, None] = {}
         self._touched: dict[Device, None] = {}
@@ -135,15 +153,17 @@ class Roster:
 
         `is_losing`: what it runs at earns less than its energy.
         """
-        could_rise = device.share.can_rise
         self.members[device.spec.feeder].count(device)
-        if device.share.can_rise is not could_rise:
-            _place(self.can_rise, device, device.share.can_rise)
         if is_losing or self.losing:
             _place(self.losing, device, is_losing)
         if review_at < device.review_at:
             device.review_at = review_at
             heapq.heappush(self._reviews, (review_at, device.order, device))
+
+    def can_rise(self, feeders: Iterable[FeederId]) -> Iterator[Device]:
+        """Those settled under their highest point that hang on these feeders themselves."""
+        for feeder in feeders:
+            yield from self.members[feeder].can_rise
 
     def can_fall(self) -> Mapping[FeederId, Iterable[Device]]:
         return {feeder: members.can_fall for feeder, members in self.members.items()}

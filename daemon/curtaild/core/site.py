@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from curtaild.core.auxiliary import MeteredFeeder
 from curtaild.core.compliance import Compliance
-from curtaild.core.device import Actuation, Device, DeviceSpec, Step
+from curtaild.core.device import Actuation, Device, DeviceSpec, Steps
 from curtaild.core.events import ActuationId, ActuationStage
 from curtaild.core.exchange import Exchange
 from curtaild.core.feeders import FeederTree
@@ -69,7 +69,7 @@ class Site:
         self.tallies: dict[FeederId, FeederTally] = {}
         self.shown: list[DeviceStatus] = []
         self._ladders: dict[OperatingPoints, OperatingPoints] = {}
-        self._steps: dict[tuple[object, ...], dict[Watts, Step | None]] = {}
+        self._steps: dict[tuple[object, ...], Steps] = {}
         self._slowest: Slowest | None = None
         self._hang_up()
         self.actuations_issued = 0
@@ -132,7 +132,7 @@ class Site:
         self.roster = Roster(tree, self.devices.values())
         self._steps.clear()
         for device in self.devices.values():
-            device.steps_down = self._steps_of(device.spec)
+            device.steps = self._steps_of(device.spec)
         self.has_flex = any(device.spec.flex is not None for device in self.devices.values())
         self._slowest = None
         self.shown.clear()
@@ -163,14 +163,14 @@ class Site:
         if points is not None:  # ten thousand devices of one model share one ladder
             spec = replace(spec, points=self._ladders.setdefault(points, points))
         device.spec = spec
-        device.steps_down = self._steps_of(spec)
+        device.steps = self._steps_of(spec)
         self.roster.touch(device)
         self._slowest = None
 
-    def _steps_of(self, spec: DeviceSpec) -> dict[Watts, Step | None]:
+    def _steps_of(self, spec: DeviceSpec) -> Steps:
         """The steps shared by all devices that offer the same and are worth the same."""
         kind = (spec.points, spec.priority, spec.price_per_rate_h, spec.flex, spec.emergency_order)
-        return self._steps.setdefault(kind, {})
+        return self._steps.setdefault(kind, Steps())
 
     @property
     def slowest(self) -> Slowest:
