@@ -73,6 +73,16 @@ async def test_slurm_jobs_are_suspended_once_and_resumed_once(stand_in: StandIn,
     assert called(tmp_path, "scontrol") == ["scontrol resume 101", "scontrol resume 102"]
 
 
+async def test_the_node_is_whom_the_daemon_names(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in("squeue", ":")
+    stand_in("kubectl", ":")
+    for hook in ("slurm", "kubernetes"):
+        await hooks.run([str(HOOKS / hook)], hooks.Call("gpu-07.example.org", "shed", 2_400.0, deadline_s=30.0))
+    asked, *others = called(tmp_path, "squeue", "kubectl")
+    assert "--nodelist=gpu-07 " in asked
+    assert "kubectl cordon gpu-07.example.org" in others
+
+
 async def test_a_slurm_job_that_goes_on_is_told(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in("squeue", SQUEUE)
     stand_in("scontrol", SCONTROL)

@@ -66,7 +66,14 @@ def test_its_example_is_a_group_of_a_site(tmp_path: Path) -> None:
     assert isinstance(devices[0].settings, RedfishSettings)
 
 
-@pytest.mark.parametrize("example", EXAMPLES[1:])
+def test_its_hooks_are_settings() -> None:
+    (example,) = [text for text in EXAMPLES if "suspend" in text]
+    settings = RedfishSettings.model_validate(tomllib.loads(example)["devices"]["settings"])
+    assert settings.suspend is not None
+    assert set(settings.node_names) == {"10.0.3.11", "10.0.3.12"}
+
+
+@pytest.mark.parametrize("example", [text for text in EXAMPLES[1:] if "fingerprints" in text])
 def test_its_other_examples_are_settings(example: str) -> None:
     digits = iter(["ab" * 32, "cd" * 32])
     text = re.sub(r'"[0-9A-F]{2}:[0-9A-F]{2}:…"', lambda _: f'"{next(digits)}"', example)

@@ -46,6 +46,7 @@ from curtaild_drivers.gpu.redfish.scale import Scale
 from curtaild_drivers.gpu.redfish.settings import RedfishSettings
 from curtaild_drivers.gpu.redfish.system import HostState
 from curtaild_drivers.gpu.redfish.tls import Trust
+from curtaild_drivers.gpu.suspended import Suspendable
 from curtaild_drivers.registry import DriverSettings, OpenContext
 
 SETTLE_DOWN_S: Seconds = 40.0
@@ -369,11 +370,15 @@ class RedfishNode(LearnsPoints):
         self._limits, self._limits_asked_at = {}, _NEVER
 
 
-def open_device(address: str, settings: DriverSettings, context: OpenContext) -> RedfishNode:
+def open_device(address: str, settings: DriverSettings, context: OpenContext) -> RedfishNode | Suspendable:
     """For the registry. Does no I/O."""
     if not isinstance(settings, RedfishSettings):
         raise TypeError(f"the redfish driver needs RedfishSettings, not {type(settings).__name__}")
-    return RedfishNode(address, settings, context)
+    node = RedfishNode(address, settings, context)
+    if settings.suspend is None:
+        return node
+    name = settings.node_names.get(address, address)
+    return Suspendable(node, name, settings.suspend, settings.stage_file(address))
 
 
 def _moment_in(seconds: Seconds) -> Seconds:

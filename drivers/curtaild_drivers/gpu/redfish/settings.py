@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from curtaild_drivers.gpu.curve import DEFAULT_CURVE, checked
+from curtaild_drivers.gpu.settings import HookStage
 from curtaild_drivers.gpu.throughput import FedCurve
 from curtaild_drivers.registry import DriverSettings
 
@@ -76,6 +77,11 @@ class RedfishSettings(DriverSettings):
     at_full: Literal["limit", "lift"] = "limit"
     """At its highest point: give it its most as a limit, or lift the limit."""
 
+    suspend: HookStage | None = None
+    """The stage at which the site's programs, run here, let the node's work sleep; absent: none."""
+    node_names: dict[str, Annotated[str, Field(min_length=1, max_length=253)]] = Field(default_factory=dict)
+    """By address: what those programs are told that the node is called; absent: its address."""
+
     power_off: Literal["never", "graceful", "forced"] = "never"
     """Whether the node may be switched off: not at all, by asking its operating system, or also without that."""
     force_off_after_s: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = 180.0
@@ -114,8 +120,16 @@ class RedfishSettings(DriverSettings):
         was started."""
         if self.throughput_file is None:
             return None
-        kept = Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0]) / f"redfish-{address}.curve.json"
+        kept = self._kept(f"redfish-{address}.curve.json")
         return FedCurve(Path(self.throughput_file.replace("{address}", address)), kept, self.curve)
+
+    def stage_file(self, address: str) -> Path:
+        """Where it is kept that a node may be suspended."""
+        return self._kept(f"redfish-{address}.stage.json")
+
+    @staticmethod
+    def _kept(name: str) -> Path:
+        return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0]) / name
 
     @property
     def web_port(self) -> int:
