@@ -50,21 +50,50 @@ def test_what_is_gone_is_told(tmp_path: Path) -> None:
     }
 
 
-async def test_an_interrupted_scan_says_how_to_go_on_and_does(tmp_path: Path) -> None:
-    taken = asyncio.Event()
+class HalfAMiner:
+    """Greets as a Whatsminer does, and says no more, so that a scan waits for it; `is_asked` once it does."""
 
-    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        taken.set()
+    def __init__(self) -> None:
+        self.is_asked = asyncio.Event()
+        self.has_left = False
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        question = await reader.read(4096)
+        if self.has_left or question[2:4] != b"\0\0":  # a frame is what it understands
+            return
+        if b"get.device.info" in question and not self.is_asked.is_set():
+            body = b'{"code": 0, "msg": {"miner": {}}}'
+            writer.write(len(body).to_bytes(4, "little") + body)
+            self.is_asked.set()
+            return
         await tarpit(reader, writer)
 
-    async with farm(4, NETWORK, ("luxos-s21",)) as emulated, stranger("127.34.10.200", hold) as port:
+
+async def nobody_is_asked(emulated: EmulatedFarm) -> None:
+    """Wait until the whole farm was asked, and for a while no more. A scan tells nobody how far it is."""
+    units = [emulated.unit(name) for name in emulated.addresses]
+    asked: list[int] = []
+    async with asyncio.timeout(180.0):
+        while emulated.open_calls or 0 in asked or asked != [unit.answered.total() for unit in units]:
+            asked = [unit.answered.total() for unit in units]
+            await asyncio.sleep(1.0)
+
+
+async def test_an_interrupted_scan_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+    half = HalfAMiner()
+    async with farm(4, NETWORK, ("luxos-s21",)) as emulated, stranger("127.34.10.200", half.talk) as port:
         path = site_file(tmp_path, emulated)
-        path.write_text(path.read_text().replace("v3_port = 1", f"v3_port = {port}"))
+        path.write_text(
+            path.read_text() + '[[devices]]\nname = "half"\ndriver = "asic"\nfeeder = "row-1"\n'
+            f'addresses = ["127.34.10.200"]\nsettings = {{ v3_port = {port}, identify_deadline_s = 300 }}\n'
+        )
         words = ("--state", str(tmp_path / "scan.json"), "--config", str(path), "--concurrency", "4")
         process = await start("scan", NETWORK, *words)
         async with asyncio.timeout(180.0):
-            await taken.wait()
+            await half.is_asked.wait()
+        await nobody_is_asked(emulated)
         process.send_signal(signal.SIGINT)
+        half.has_left = True
         code, out, err = await end(process)
         assert code == 130, err
         assert " of 254 addresses" in out
