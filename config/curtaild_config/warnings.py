@@ -23,8 +23,8 @@ def warnings(site: Site, source: SiteSource) -> list[Problem]:
     def warn(location: Location, reason: str, remedy: str, value: object = None) -> Problem:
         return source.problem(location, reason, remedy, value, Severity.WARNING)
 
-    found = [warn(*what) for what in (*_grid(site), *_ratings(site), *_use_of_feeders(site), *_prices(site))]
-    return found + [
+    doubts = (*_grid(site), *_ratings(site), *_use_of_feeders(site), *_prices(site), *_settings(site))
+    return [warn(*what) for what in doubts] + [
         Problem(
             Severity.WARNING,
             source.file,
@@ -109,6 +109,14 @@ def _prices(site: Site) -> Iterator[_Warning]:
             reason = "miners earn by their hashrate: this has no effect"
             remedy = "set hashprice_usd_per_ph_day in [policy]"
             yield ("devices", index, "earns_usd_per_h"), reason, remedy, group.earns_usd_per_h
+
+
+def _settings(site: Site) -> Iterator[_Warning]:
+    """What drivers say of their own keys."""
+    for index, group in enumerate(site.devices):
+        settings = registry.driver(group.driver).settings.model_validate(group.settings)
+        for doubt in settings.doubts():
+            yield ("devices", index, "settings", *doubt.key), doubt.reason, doubt.remedy, doubt.value
 
 
 def _summed_upwards(site: Site, own: Mapping[str, float]) -> dict[str, float]:

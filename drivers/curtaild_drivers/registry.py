@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,10 +16,23 @@ from curtaild_drivers.maturity import Support
 GROUP = "curtaild.drivers"
 
 
+class Doubt(NamedTuple):
+    """The key within the settings, what is odd about its value, what to do."""
+
+    key: tuple[str, ...]
+    reason: str
+    remedy: str
+    value: object
+
+
 class DriverSettings(BaseModel):
     """What every driver's own settings model derives from: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def doubts(self) -> Iterator[Doubt]:
+        """What is allowed and hardly meant, as far as this host shows it: for `curtaild check`."""
+        yield from ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,19 @@ def daemon(make_gpus: MakeGpus, tmp_path: Path) -> Iterator[tuple[StubGpus, subp
     process.wait()
 
 
+def test_check_warns_of_hooks_that_would_fail_when_they_are_needed(tmp_path: Path) -> None:
+    anybodys = tmp_path / "hook"
+    anybodys.write_text("#!/bin/sh\n")
+    anybodys.chmod(0o777)
+    stage = f'suspend = {{ shed = ["/nowhere/sleep", "now"], restore = ["{anybodys}"], draw_w = 2000 }}'
+    _, problems = check_site(site_file(tmp_path, stage), {})
+    told = {problem.key_path: problem.reason for problem in problems if problem.key_path.startswith("devices")}
+    assert told == {
+        "devices[node].settings.suspend.shed": "no program here that can be run",
+        "devices[node].settings.suspend.restore": "every user of this host may change what it does",
+    }
+
+
 async def test_it_holds_its_own_gpus_under_the_failsafe_limit_and_leaves_them_there(
     daemon: tuple[StubGpus, subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import stat
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
@@ -11,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from curtaild_drivers.gpu.curve import DEFAULT_CURVE, checked
 from curtaild_drivers.gpu.throughput import FedCurve
-from curtaild_drivers.registry import DriverSettings
+from curtaild_drivers.registry import Doubt, DriverSettings
 
 PositiveWatts = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Watts = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -47,6 +50,17 @@ class HookStage(BaseModel):
     """What the whole node draws then, in watts."""
     timeout_s: Deadline = 30.0
     """A program that takes longer, in s, is killed with all that it started."""
+
+    def doubts(self, name: str) -> Iterator[Doubt]:
+        """What would fail on the night that it is needed."""
+        for key, argv in (("shed", self.shed), ("restore", self.restore)):
+            program = shutil.which(argv[0])
+            if program is None:
+                reason, remedy = "no program here that can be run", "install it, chmod 755, or name another"
+                yield Doubt((name, key), reason, remedy, argv[0])
+            elif Path(program).stat().st_mode & stat.S_IWOTH:
+                reason = "every user of this host may change what it does"
+                yield Doubt((name, key), reason, f"chmod o-w {program}", argv[0])
 
 
 class NodeSettings(DriverSettings):
@@ -94,6 +108,12 @@ class NodeSettings(DriverSettings):
         if self.least_gpu_w is not None and self.most_gpu_w is not None and self.least_gpu_w > self.most_gpu_w:
             raise ValueError("least_gpu_w is above most_gpu_w")
         return self
+
+    def doubts(self) -> Iterator[Doubt]:
+        """Of its hooks."""
+        for name, stage in (("suspend", self.suspend), ("off", self.off)):
+            if stage is not None:
+                yield from stage.doubts(name)
 
     def state_path(self) -> Path:
         """Where the state lies."""

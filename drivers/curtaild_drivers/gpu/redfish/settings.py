@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from curtaild_drivers.gpu.curve import DEFAULT_CURVE, checked
 from curtaild_drivers.gpu.settings import HookStage
 from curtaild_drivers.gpu.throughput import FedCurve
-from curtaild_drivers.registry import DriverSettings
+from curtaild_drivers.registry import Doubt, DriverSettings
 
 
 def _fingerprint(text: str) -> str:
@@ -114,6 +115,11 @@ class RedfishSettings(DriverSettings):
         if self.scheme == "http" and (self.ca_file or self.fingerprints):
             raise ValueError('ca_file and fingerprints have no use: scheme is "http"')
         return self
+
+    def doubts(self) -> Iterator[Doubt]:
+        """Of its hooks."""
+        if self.suspend is not None:
+            yield from self.suspend.doubts("suspend")
 
     def fed_curve(self, address: str) -> FedCurve | None:
         """A node's curve as the site's throughput shows it; kept in systemd's state directory, else where the daemon
