@@ -195,6 +195,16 @@ async def test_a_program_that_said_yes_is_run_again_where_the_work_goes_on(
     assert [document["reason"] for _, document in told(tmp_path)] == ["shed", "shed"]
 
 
+async def test_no_two_programs_run_at_once(make_gpus: MakeGpus, open_node: OpenNode, tmp_path: Path) -> None:
+    runs, said = tmp_path / "runs", tmp_path / "told"
+    alone = f"mkdir {runs} && cat >> {said} && rmdir {runs}"
+    stage = {"shed": ["/bin/sh", "-c", alone], "restore": ["/bin/sh", "-c", alone], "draw_w": 2_100.0}
+    async with open_node(make_gpus([H100] * 4), suspend=stage) as node:
+        await asyncio.gather(node.apply(point(SUSPEND, 2_100.0)), node.apply(at(wall_w(2_800))))
+    reasons = [json.loads(line)["reason"] for line in said.read_text().splitlines()]
+    assert reasons == ["shed", "restore"]
+
+
 async def test_a_program_that_ended_with_the_daemon_is_run_again_by_the_next(
     make_gpus: MakeGpus, open_node: OpenNode, staged: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -117,3 +117,11 @@ async def test_a_stage_that_does_not_lie_between_off_and_the_limits_is_told(tmp_
         async with opened(bmc, tmp_path, power_off="graceful") as node:
             points = (await node.operating_points()).points
     assert [point.key for point in points[:3]] == [OFF, SUSPEND, LIMIT]
+
+
+async def test_a_disk_that_fails_stops_no_hook_and_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "nowhere"))
+    async with tiny_bmc(openbmc()) as bmc, opened(bmc, tmp_path) as node:
+        assert await node.apply(SUSPENDED) is Outcome.ACKNOWLEDGED
+        assert "cannot be written" in ((await node.read()).fault or "")
+    assert told(tmp_path) == [("gpu-07", "shed")]
