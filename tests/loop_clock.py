@@ -5,7 +5,6 @@ a machine, and where none comes it passes at once: not before what it cuts short
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ T = TypeVar("T")
 
 LONG_S = 3_600.0
 """Longer than any deadline."""
+LOOK_EVERY_S = 0.001
 
 
 def put_forward(seconds: float = LONG_S) -> None:
@@ -27,8 +27,10 @@ def put_forward(seconds: float = LONG_S) -> None:
 async def comes_true(is_so: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for what a thread or a process does, where no event tells of it."""
     async with asyncio.timeout(within_s):
-        while not is_so():
-            await asyncio.to_thread(os.sched_yield)
+        while True:
+            if is_so():
+                return
+            await asyncio.sleep(LOOK_EVERY_S)  # and leaves the processor to those who are waited for
 
 
 async def cut_short(work: Coroutine[Any, Any, T], once: Callable[[], bool]) -> T:
