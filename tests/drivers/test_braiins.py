@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curtaild_drivers.asic import DRIVER
-from curtaild_drivers.asic.grpc import GrpcChannel, _Connection
+from curtaild_drivers.asic.grpc import GrpcChannel
+from curtaild_drivers.asic.http2 import Http2Connection
 from curtaild_drivers.asic.protobuf import Message
 from curtaild_drivers.asic.wire import Unanswered
 from curtaild_drivers.contract import (
@@ -331,7 +332,7 @@ async def test_frequencies_set_by_hand_are_left_so(tuner: int, keys: list[str]) 
 class _ClosedAtOnce(GrpcChannel):
     """To a device that takes a connection and has closed it before a word was said."""
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> Http2Connection:
         connection = await super()._connected()
         connection.retire()
         return connection

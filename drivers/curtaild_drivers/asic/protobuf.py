@@ -19,13 +19,12 @@ class Message:
     def __init__(self, raw: bytes = b"") -> None:
         """Raises `BadReply` if `raw` is no message."""
         self._fields: dict[int, _Value] = {}
-        at = 0
-        while at < len(raw):
+        at, end = 0, len(raw)
+        while at < end:
             key, at = _varint(raw, at)
             kind = key & 7
             if kind == 0:
-                value, at = _varint(raw, at)
-                self._fields[key >> 3] = value
+                self._fields[key >> 3], at = _varint(raw, at)
                 continue
             if kind == 2:
                 length, at = _varint(raw, at)
@@ -33,7 +32,7 @@ class Message:
                 length = 8 if kind == 1 else 4
             else:
                 raise BadReply(f"not a protobuf message: wire type {kind}")
-            if at + length > len(raw):
+            if at + length > end:
                 raise BadReply("a protobuf message breaks off")
             self._fields[key >> 3] = raw[at : at + length]
             at += length
@@ -79,6 +78,8 @@ def _sized(value: int) -> bytes:
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    if at < len(raw) and raw[at] < 0x80:  # as nearly all are
+        return raw[at], at + 1
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(raw):
