@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -34,10 +35,12 @@ class Hatchery:
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._asking = threading.Lock()
         atexit.register(self._end)
 
     def start(self, site_file: Path, log_file: Path) -> int:
-        """A daemon of this site file, whose log is appended to `log_file`; its process id."""
+        """A daemon of this site file, whose log is appended to `log_file`; its process id. The first waits for what is
+        imported."""
         return self._ask(site=str(site_file), log=str(log_file))
 
     def code_of(self, pid: int) -> int:
@@ -47,9 +50,10 @@ class Hatchery:
     def _ask(self, **words: Any) -> int:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(words) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        with self._asking:
+            self._process.stdin.write(json.dumps(words) + "\n")
+            self._process.stdin.flush()
+            return int(self._process.stdout.readline())
 
     def _end(self) -> None:
         self._process.kill()

@@ -80,10 +80,10 @@ class DaemonProcess:
         """The log's lines that contain all `parts`."""
         return [line for line in self.log.splitlines() if all(part in line for part in parts)]
 
-    def start(self) -> None:
+    async def start(self) -> None:
         assert not self.is_running
         self.kill()
-        self._pid = hatchery().start(self._site_file, self._log_file)
+        self._pid = await asyncio.to_thread(hatchery().start, self._site_file, self._log_file)
         self._pidfd = os.pidfd_open(self._pid)
 
     def signal(self, number: signal.Signals) -> None:
@@ -274,7 +274,7 @@ class RunningSite:
     async def start(self, within_s: float = PATIENCE_S) -> Status:
         """Write the site file and start the daemon on it; returns once it has completed a cycle."""
         self.file.write(self.path)
-        self.daemon.start()
+        await self.daemon.start()
         return await self.until("the daemon is at work", lambda status: True, within_s)
 
     async def get(self, path: str) -> str:

@@ -149,6 +149,11 @@ class GpuHosts:
         """Of all hooks."""
         return [call for host in self.hosts for call in host.calls]
 
+    @property
+    def suspended(self) -> list[str]:
+        """Those whose hook was told to shed last."""
+        return [host.name for host in self.hosts if host.calls[-1:] == ["shed"]]
+
     async def __aenter__(self) -> GpuHosts:
         library = self.hosts[0].gpus.environment if self.hosts else {}  # each daemon is told its own GPUs
         paths = {"PYTHONPATH": str(Path(__file__).parents[1])}

@@ -29,7 +29,7 @@ async def test_a_site_in_trouble_keeps_its_limit_and_says_what_is_the_matter(tmp
         for group in site.file.groups:
             group["stale_after_s"] = 5
             if group["driver"] == "redfish":
-                group["settings"] |= {"read_deadline_s": 4, "write_deadline_s": 4, "identify_deadline_s": 4}
+                group["settings"] |= {"read_deadline_s": 4, "write_deadline_s": 4, "identify_deadline_s": 20}
         site.farm.set_bmc_fault(STRANGER, BmcFault.OTHER_AUTHORITY)
         await site.start()
         await a_strangers_certificate(site)
@@ -38,7 +38,7 @@ async def test_a_site_in_trouble_keeps_its_limit_and_says_what_is_the_matter(tmp
         await a_bmc_that_hangs(site)
         await killed_in_the_middle(site, hosts)
         await a_host_that_dies(site, hosts)
-        assert hosts.calls == [], "and no job was touched"
+        await until("all jobs are at work", lambda: not hosts.suspended)
 
 
 def device(site: RunningSite, status: Status, name: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ async def a_strangers_certificate(site: RunningSite) -> None:
 
     status = await site.until("the stranger is told of", is_told, devices=True)
     assert device(site, status, STRANGER)["reserved_w"] == FULL_NODE_W
-    (line,) = site.daemon.lines("WARNING", site.farm.bmc_addresses[STRANGER])
+    (line,) = site.daemon.lines("WARNING", site.farm.bmc_addresses[STRANGER], "unreachable")
     for words in ("signed by 'Somebody Else'", "is signed by nobody in ca_file", "into fingerprints"):
         assert words in line
 
@@ -65,7 +65,9 @@ async def a_bmc_that_hangs(site: RunningSite) -> None:
     site.farm.set_bmc_fault(HANGING, BmcFault.HANG)
     await keeps(site, 0.6)
     await site.until(
-        "the BMC that hangs is told of", lambda status: device(site, status, HANGING)["conditions"], devices=True
+        "the BMC that hangs is told of",
+        lambda status: "unreachable" in device(site, status, HANGING)["conditions"],
+        devices=True,
     )
     (line,) = site.daemon.lines("WARNING", site.farm.bmc_addresses[HANGING], "unreachable")
     assert "did not answer" in line
@@ -104,10 +106,7 @@ async def a_host_that_dies(site: RunningSite, hosts: GpuHosts) -> None:
     await keeps(site, 0.3)
     await site.until("it is limited, and down", lambda status: is_down(device(site, status, name)), devices=True)
     host.kill()
-    status = await site.until(
-        "the host is missed", lambda status: device(site, status, name)["conditions"], devices=True
-    )
-    assert "offline: connection lost" in site.daemon.lines("WARNING", name)[-1]
+    await until("the host is missed", lambda: site.daemon.lines("WARNING", name, "offline: connection lost"))
     await site.lives_on(2 * 5.0 + 1.0)
     status = await site.status(devices=True)
     assert device(site, status, name)["is_stale"]
