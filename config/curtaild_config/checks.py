@@ -237,8 +237,11 @@ def _uses_driver(
         return []
     able = {known for known, driver in drivers.items() if side.is_offered(driver)}
     if name not in able:
-        reason = "no driver has this name" if name not in drivers else "this driver has no such side"
-        remedy = f"{suggest(name, able)} ({side.noun}: {', '.join(sorted(able)) or 'none installed'})"
+        listed = f"({side.noun}: {', '.join(sorted(able)) or 'none installed'})"
+        reason, remedy = "no driver has this name", f"{suggest(name, able)} {listed}"
+        if name in drivers:
+            sides = [each.noun for each in (_DEVICES, _METERS, _INTERLOCKS) if each.is_offered(drivers[name])]
+            reason, remedy = f"this driver is for {' and '.join(sides)}, not for {side.noun}", f"name one that is {listed}"
         return [source.problem((*place, "driver"), reason, remedy, name)]
     settings = table.get("settings", {})
     if not isinstance(settings, dict):

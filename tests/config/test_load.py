@@ -182,7 +182,7 @@ def test_a_problem_reads_as_a_sentence(tmp_path: Path) -> None:
         ("[grid]\n", '[grid]\nca_file = "/c"\n', "grid", "ca_file have no use: no broker is mqtts://"),
         ('feeder = "root"\n', 'feeder = "root"\npoll_s = 60\n', "devices[row-1]", "must exceed poll_s"),
         ('feeder = "root"\n', 'feeder = "root"\npriority = 101\n', "devices[row-1].priority", "less than or equal"),
-        ('driver = "asic"', 'driver = "modbus"', "devices[row-1].driver", "this driver has no such side"),
+        ('driver = "asic"', 'driver = "modbus"', "devices[row-1].driver", "this driver is for meters, not for devices"),
         ('preset = "eastron-sdm630"', "", "feeder[root].meter.settings", "needs a preset"),
         ('{ preset = "eastron-sdm630" }', "1", "feeder[root].meter.settings", "should be a table"),
     ],

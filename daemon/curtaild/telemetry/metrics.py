@@ -77,7 +77,9 @@ _SETTLING = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 12
 LINK_PHASE = _gauge("link_phase", "The grid link's phase: 1 for the one it is in, 0 for the others.", "phase")
 LINK_CHANGES = _counter("link_changes", "Times the grid link entered the phase.", "phase")
 HEARTBEAT_AGE = _gauge("heartbeat_age_seconds", "Time since the grid's last heartbeat; absent until the first one.")
-BROKER_CONNECTED = _gauge("broker_connected", "Whether the MQTT broker is connected (0 or 1).", "broker")
+BROKER_CONNECTED = _gauge(
+    "broker_connected", "Whether the MQTT broker is connected, or the OpenADR VTN answers (0 or 1).", "broker"
+)
 BROKER_HEARD = _gauge(
     "broker_heard",
     "Whether what the site publishes comes back from the MQTT broker (0 or 1); absent while not known.",
