@@ -237,11 +237,11 @@ def _uses_driver(
         return []
     able = {known for known, driver in drivers.items() if side.is_offered(driver)}
     if name not in able:
-        listed = f"({side.noun}: {', '.join(sorted(able)) or 'none installed'})"
-        reason, remedy = "no driver has this name", f"{suggest(name, able)} {listed}"
+        listed = f"{side.noun}: {', '.join(sorted(able)) or 'none installed'}"
+        reason, remedy = "no driver has this name", f"{suggest(name, able)} ({listed})"
         if name in drivers:
             sides = [each.noun for each in (_DEVICES, _METERS, _INTERLOCKS) if each.is_offered(drivers[name])]
-            reason, remedy = f"this driver is for {' and '.join(sides)}, not for {side.noun}", f"name one that is {listed}"
+            reason, remedy = f"this driver is for {' and '.join(sides)}, not for {side.noun}", f"take one for {listed}"
         return [source.problem((*place, "driver"), reason, remedy, name)]
     settings = table.get("settings", {})
     if not isinstance(settings, dict):
