@@ -53,10 +53,10 @@ SUPPORT = Support(
     auth="a session, without a password",
     ports="4028",
     quirks=(
-        "It has one session for all its clients, and its maker asks them to open it only for what they have to change "
-        "(docs.luxor.tech/firmware/api/sessions). So it is opened for a command, serves those of the next 50 s, and is "
-        "given back when the daemon stops or reloads; a shed after a longer pause is two commands, unless the site "
-        'says `luxos_session = "kept"`.',
+        "It has one session for all its clients, and its maker asks them to open it only for what they have to change. "
+        "So it is opened for a command, serves those of the next 50 s, and is given back when the daemon stops or "
+        'reloads; a shed after a longer pause is two commands, unless the site says `luxos_session = "kept"` '
+        "(docs.luxor.tech/firmware/api/sessions).",
         "Its sleep outlasts a reboot (docs.luxor.tech/firmware/api, curtail).",
     ),
     sources=("docs.luxor.tech/firmware/api", "pyasic"),
