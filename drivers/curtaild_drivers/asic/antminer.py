@@ -6,12 +6,11 @@ pools included: a write from anything but a fresh, valid copy would lose them.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from curtaild_drivers.asic.cgminer import ask_json, description, first, hashrate, number, parse, question
+from curtaild_drivers.asic.configuration import Configuration, refuse_hidden, to_the_letter, written_back
 from curtaild_drivers.asic.digest import DigestClient
 from curtaild_drivers.asic.firmware import Access, check_still, off_point, unknown_draw
 from curtaild_drivers.asic.wire import Unanswered, command_sent
@@ -73,8 +72,6 @@ _FULL_SHARE = 0.9
 """The share of its rated hashes at which a young miner process has arrived."""
 _RETRY_S: Seconds = 10.0
 """How long a configuration that could not be read is left alone by readings."""
-
-Configuration = Mapping[str, Any]
 
 
 class Antminer:
@@ -204,23 +201,11 @@ class Antminer:
         return configuration
 
     async def _get(self, page: str, until: Seconds) -> dict[str, Any]:
-        answer = await self._web.request("GET", f"/cgi-bin/{page}.cgi", until)
-        if answer.status != 200:
-            raise BadReply(f"{page}: HTTP {answer.status}")
-        try:  # to the letter: what is mended or replaced here would be written back so
-            reply = json.loads(answer.body.decode())
-        except (ValueError, RecursionError):
-            raise BadReply(f"{page}: not JSON: {answer.body[:80]!r}") from None
-        if not isinstance(reply, dict):
-            raise BadReply(f"{page}: not a JSON object")
-        return reply
+        return to_the_letter(page, await self._web.request("GET", f"/cgi-bin/{page}.cgi", until))
 
     async def _write(self, configuration: Configuration, until: Seconds) -> Outcome:
         _refuse_if_it_would_lose_pools(configuration)
-        try:
-            body = json.dumps(configuration, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise Refused("its configuration has text that cannot be written back as it was") from None
+        body = written_back(configuration)
         try:
             with command_sent():
                 answer = await self._web.request("POST", "/cgi-bin/set_miner_conf.cgi", until, body)
@@ -274,5 +259,4 @@ def _refuse_if_it_would_lose_pools(configuration: Configuration) -> None:
         raise Refused("its configuration has no readable pools; writing it back would wipe them")
     if not any(pool["url"] for pool in pools):
         raise Refused("its configuration names no pool; writing it back would make that permanent")
-    if any(set(pool["pass"]) == {"*"} and len(pool["pass"]) > 2 for pool in pools):
-        raise Refused("its configuration hides the pool passwords; writing it back would replace them with stars")
+    refuse_hidden(pool["pass"] for pool in pools)

@@ -6,14 +6,13 @@ config/mining), asic-rs.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from curtaild_drivers.asic.cgminer import hashrate, number, watts
+from curtaild_drivers.asic.configuration import Configuration, refuse_hidden, to_the_letter, written_back
 from curtaild_drivers.asic.digest import DigestClient
 from curtaild_drivers.asic.firmware import STANDBY_W, Access, off_point, unknown_draw
 from curtaild_drivers.asic.wire import command_sent
@@ -66,7 +65,6 @@ _HASH_PER_JOULE = 1e12 / 30.0  # where nobody knows the model
 _RAMP_S: Seconds = 600.0
 _RETRY_S: Seconds = 10.0
 """How long a configuration that could not be read is left alone by readings."""
-Configuration = Mapping[str, Any]
 
 
 class Marathon:
@@ -187,24 +185,12 @@ class Marathon:
         return configuration
 
     async def _ask(self, page: str, until: Seconds) -> dict[str, Any]:
-        answer = await self._web.request("GET", f"/kaonsu/v1/{page}", until)
-        if answer.status != 200:
-            raise BadReply(f"{page}: HTTP {answer.status}")
-        try:  # to the letter: what is mended or replaced here would be written back so
-            reply = json.loads(answer.body.decode())
-        except (ValueError, RecursionError):
-            raise BadReply(f"{page}: not JSON: {answer.body[:80]!r}") from None
-        if not isinstance(reply, dict):
-            raise BadReply(f"{page}: not a JSON object")
-        return reply
+        return to_the_letter(page, await self._web.request("GET", f"/kaonsu/v1/{page}", until))
 
     async def _write(self, before: Configuration, changed: Configuration, until: Seconds) -> None:
         """One write, read back: nobody has said how it is answered when it is not taken."""
         _refuse_if_it_would_lose_pools(changed)
-        try:
-            body = json.dumps(changed, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise Refused("its configuration has text that cannot be written back as it was") from None
+        body = written_back(changed)
         try:
             with command_sent():
                 answer = await self._web.request("POST", "/kaonsu/v1/miner_config", until, body)
@@ -254,7 +240,4 @@ def _refuse_if_it_would_lose_pools(configuration: Configuration) -> None:
     pools = configuration.get("pools")
     if not isinstance(pools, list) or not any(isinstance(pool, dict) and pool.get("url") for pool in pools):
         raise Refused("its configuration names no pools; writing it back would make that permanent")
-    for pool in pools:
-        hidden = pool.get("pass") if isinstance(pool, dict) else None
-        if isinstance(hidden, str) and len(hidden) > 2 and set(hidden) == {"*"}:
-            raise Refused("its configuration hides the pool passwords; writing it back would replace them with stars")
+    refuse_hidden(pool.get("pass") for pool in pools if isinstance(pool, dict))
