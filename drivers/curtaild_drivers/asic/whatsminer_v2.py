@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from curtaild_drivers.asic import whatsminer
 from curtaild_drivers.asic.btminer_token import Token
 from curtaild_drivers.asic.cgminer import (
     MinerStopped,
@@ -26,23 +25,17 @@ from curtaild_drivers.asic.cgminer import (
     watts,
 )
 from curtaild_drivers.asic.firmware import Access, check_still
+from curtaild_drivers.asic.whatsminer import Whatsminer
 from curtaild_drivers.asic.wire import command_sent
 from curtaild_drivers.contract import (
-    OFF,
     AuthFailed,
     BadReply,
     DriverError,
     Identity,
-    OperatingPoint,
-    OperatingPoints,
-    Outcome,
     OutcomeUnknown,
     Reading,
     Refused,
-    RunState,
     Seconds,
-    Unsupported,
-    Watts,
 )
 from curtaild_drivers.maturity import Maturity, Support
 
@@ -73,19 +66,13 @@ _NOT_UNDERSTOOD = {23, 135, 137}
 _RENEW_BEFORE_S: Seconds = 300.0
 
 
-class WhatsminerV2:
+class WhatsminerV2(Whatsminer):
     """One Whatsminer that speaks API v2."""
 
-    capabilities = whatsminer.CAPABILITIES
-
     def __init__(self, access: Access) -> None:
-        self._access = access
+        super().__init__(access)
         self._password = access.password or "admin"
         self._token: Token | None = None
-        self._power_limit_w: Watts | None = None
-        self._percent: float | None = None
-        self._is_off: bool | None = None
-        self._asked_at: Seconds = float("-inf")
         self._login_again_at: Seconds = float("-inf")
         self._writes = 0
 
@@ -115,68 +102,28 @@ class WhatsminerV2:
             summary = {}
         self._power_limit_w = watts(summary.get("Power Limit")) or self._power_limit_w
         rate = hashrate(summary.get("HS RT", summary.get("MHS 1m")), 1e6)
-        is_old = time.monotonic() - self._asked_at > self._access.settings.recheck_s
-        if not rate or self._is_off or is_old:
-            try:
-                await self._ask_whether_off(until)
-            except DriverError:
-                if not rate:
-                    raise
-                self._asked_at = time.monotonic()  # the reading stands without it; asked again after a while
+        await self._ask_again_where_it_may_be_news(rate, until)
         await self._warm_up(until)
-        is_off = bool(self._is_off) and not rate
-        if is_off:
-            state = RunState.ASLEEP
-        else:
-            elapsed_s = number(summary.get("Elapsed"))
-            state = whatsminer.state_at_work(self._is_off, rate, summary.get("Upfreq Complete"), elapsed_s)
-        return Reading(
+        return self._reading(
             taken_at,
-            state,
+            rate,
             power_w=watts(summary.get("Power")),
-            rate=rate,
-            point_key=whatsminer.point_key(self._is_off, rate),
-            limit_w=None if is_off else whatsminer.limit_w(self._power_limit_w, self._percent),
+            is_tuned=summary.get("Upfreq Complete"),
+            elapsed_s=number(summary.get("Elapsed")),
             temperature_c=temperature(summary.get("Chip Temp Avg", summary.get("Temperature"))),
         )
-
-    async def operating_points(self, until: Seconds) -> OperatingPoints:
-        await self._learn_limit(until)
-        return whatsminer.points(self._access, self._power_limit_w)
-
-    async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
-        if point.key == OFF:
-            await self._switch(until, "power_off", respbefore="true")
-            return Outcome.ACKNOWLEDGED
-        if point.key != whatsminer.LIMIT:
-            raise Unsupported(f"a Whatsminer knows {OFF} and {whatsminer.LIMIT}, not {point.key!r}")
-        await self._learn_limit(until)
-        percent = whatsminer.percent_for(self._access, point.draw_w, self._power_limit_w)
-        if not self._is_off:
-            try:
-                await self._throttle(until, percent)
-                return Outcome.ACKNOWLEDGED
-            except Refused:
-                if self._is_off is False:
-                    raise
-            # It does not say whether it is off, and refuses as one that is.
-        # A start forgets the percent, so it can only be said after it; a start takes minutes to reach full power.
-        await self._switch(until, "power_on")
-        if percent < 100:
-            try:
-                await self._throttle(until, percent)
-            except DriverError as error:
-                raise OutcomeUnknown(f"woken, and not throttled to {percent} %: {error}") from error
-        return Outcome.ACKNOWLEDGED
 
     async def close(self) -> None:
         self._token = None
 
-    async def _switch(self, until: Seconds, command: str, **parameters: str) -> None:
+    async def _switch(self, is_on: bool, until: Seconds) -> None:
         self._is_off = None  # whatever it was, it has to be asked
-        await self._command(until, command, **parameters)
+        if is_on:
+            await self._command(until, "power_on")
+        else:
+            await self._command(until, "power_off", respbefore="true")
 
-    async def _throttle(self, until: Seconds, percent: int) -> None:
+    async def _throttle(self, percent: int, until: Seconds) -> None:
         await self._command(until, "set_power_pct", percent=str(percent))
 
     async def _ask(self, command: str, until: Seconds) -> Reply:
@@ -185,11 +132,7 @@ class WhatsminerV2:
         check_still("whatsminer-v2", description(reply))
         return reply
 
-    async def _learn_limit(self, until: Seconds) -> None:
-        if self._power_limit_w is None or self._is_off is None:
-            await self.read(until)
-
-    async def _ask_whether_off(self, until: Seconds) -> None:
+    async def _ask_what_it_is_set_to(self, until: Seconds) -> None:
         """`status` says whether the miner was switched off, and on newer firmware the percent it keeps to."""
         writes = self._writes
         message = (await self._ask("status", until)).get("Msg")

@@ -12,27 +12,19 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from curtaild_drivers.asic import whatsminer
 from curtaild_drivers.asic.cgminer import Reply, hashrate, json_bytes, number, parse, temperature, watts
 from curtaild_drivers.asic.firmware import Access
 from curtaild_drivers.asic.frames import FrameChannel
+from curtaild_drivers.asic.whatsminer import Whatsminer
 from curtaild_drivers.asic.wire import command_sent
 from curtaild_drivers.contract import (
-    OFF,
     AuthFailed,
     BadReply,
     DriverError,
     Identity,
-    OperatingPoint,
-    OperatingPoints,
-    Outcome,
-    OutcomeUnknown,
     Reading,
     Refused,
-    RunState,
     Seconds,
-    Unsupported,
-    Watts,
 )
 from curtaild_drivers.maturity import Maturity, Support
 
@@ -58,21 +50,15 @@ SUPPORT = Support(
 _OK, _NO_PERMISSION = 0, -4  # the others: -1 failed, -2 wrong command, -3 parameter missing
 
 
-class WhatsminerV3:
+class WhatsminerV3(Whatsminer):
     """One Whatsminer that speaks API v3."""
 
-    capabilities = whatsminer.CAPABILITIES
-
     def __init__(self, access: Access) -> None:
-        self._access = access
+        super().__init__(access)
         self._channel = FrameChannel(access.host, access.settings.v3_port)
         self._account = access.settings.username or "super"
         self._password = access.password or "super"
         self._salt: str | None = None
-        self._power_limit_w: Watts | None = None
-        self._percent: float | None = None
-        self._is_off: bool | None = None
-        self._asked_at: Seconds = float("-inf")
         self._writes = 0
 
     async def describe(self, until: Seconds) -> Identity:
@@ -96,74 +82,27 @@ class WhatsminerV3:
             summary = {}  # an idle miner refuses the view; whether it is off is asked below
         self._power_limit_w = watts(summary.get("power-limit")) or self._power_limit_w
         rate = hashrate(summary.get("hash-realtime"), 1e12)
-        is_old = time.monotonic() - self._asked_at > self._access.settings.recheck_s
-        if not rate or self._is_off or is_old:
-            try:
-                await self._ask_what_it_is_set_to(until)
-            except DriverError:
-                if not rate:
-                    raise
-                self._asked_at = time.monotonic()  # the reading stands without it; asked again after a while
-        is_off = bool(self._is_off) and not rate
-        if is_off:
-            state = RunState.ASLEEP
-        else:
-            elapsed_s = number(summary.get("elapsed"))
-            state = whatsminer.state_at_work(self._is_off, rate, summary.get("up-freq-finish"), elapsed_s)
-        return Reading(
+        await self._ask_again_where_it_may_be_news(rate, until)
+        return self._reading(
             taken_at,
-            state,
+            rate,
             power_w=watts(summary.get("power-realtime")),
-            rate=rate,
-            point_key=whatsminer.point_key(self._is_off, rate),
-            limit_w=None if is_off else whatsminer.limit_w(self._power_limit_w, self._percent),
+            is_tuned=summary.get("up-freq-finish"),
+            elapsed_s=number(summary.get("elapsed")),
             temperature_c=temperature(summary.get("chip-temp-avg")),
         )
-
-    async def operating_points(self, until: Seconds) -> OperatingPoints:
-        await self._learn_limit(until)
-        return whatsminer.points(self._access, self._power_limit_w)
-
-    async def apply(self, point: OperatingPoint, until: Seconds) -> Outcome:
-        if point.key == OFF:
-            await self._switch(until, "stop")
-            return Outcome.ACKNOWLEDGED
-        if point.key != whatsminer.LIMIT:
-            raise Unsupported(f"a Whatsminer knows {OFF} and {whatsminer.LIMIT}, not {point.key!r}")
-        await self._learn_limit(until)
-        percent = whatsminer.percent_for(self._access, point.draw_w, self._power_limit_w)
-        if not self._is_off:
-            try:
-                await self._throttle(until, percent)
-                return Outcome.ACKNOWLEDGED
-            except Refused:
-                if self._is_off is False:
-                    raise
-            # It does not say whether it is off, and refuses as one that is.
-        # A start forgets the percent, so it can only be said after it; a start takes minutes to reach full power.
-        await self._switch(until, "start")
-        if percent < 100:
-            try:
-                await self._throttle(until, percent)
-            except DriverError as error:
-                raise OutcomeUnknown(f"woken, and not throttled to {percent} %: {error}") from error
-        return Outcome.ACKNOWLEDGED
 
     async def close(self) -> None:
         self._salt = None
         self._channel.hang_up()
 
-    async def _switch(self, until: Seconds, service: str) -> None:
+    async def _switch(self, is_on: bool, until: Seconds) -> None:
         self._is_off = None  # whatever it was, it has to be asked
-        await self._command(until, "set.miner.service", service)
+        await self._command(until, "set.miner.service", "start" if is_on else "stop")
 
-    async def _throttle(self, until: Seconds, percent: int) -> None:
+    async def _throttle(self, percent: int, until: Seconds) -> None:
         # The firmware reads a string where its documentation says a number, and refuses the number.
         await self._command(until, "set.miner.power_percent", {"percent": str(percent), "mode": "fast"})
-
-    async def _learn_limit(self, until: Seconds) -> None:
-        if self._power_limit_w is None or self._is_off is None:
-            await self.read(until)
 
     async def _ask_what_it_is_set_to(self, until: Seconds) -> None:
         writes = self._writes
