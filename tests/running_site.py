@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -255,7 +255,7 @@ class RunningSite:
         self, stack: AsyncExitStack, broker: Mosquitto, issuer: str, heartbeats: bool
     ) -> tuple[Operator, Acks]:
         """An operator at `broker` and what it hears, for as long as `stack` is open."""
-        access = operator_access("127.0.0.1", broker.port)
+        access = replace(operator_access("127.0.0.1", broker.port), keepalive_s=PATIENCE_S)
         operator = await stack.enter_async_context(Operator(access, self.topics, issuer))
         acks = Acks()
         _run(stack, acks.collect(operator))

@@ -82,7 +82,7 @@ class Grid:
         await self._site.until(f"{newest} in force", lambda status: newest.id in sources(status))
         what = f"{newest} obeyed"
         under_w = METER_NOISE * limit_w  # a stock Antminer is given a minute to fall before others must stand in for it
-        await self._site.until(what, lambda status: self._heading_w(feeder) <= under_w, 90, devices=True)
+        await self._site.until(what, lambda status: self._heading_w(feeder) <= under_w, 180, devices=True)
         self._calm_at[feeder] = [*self._calm_at.get(feeder, []), time.monotonic()]
 
     async def _accepted(self, feeder: str) -> Stated:

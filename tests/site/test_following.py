@@ -101,7 +101,7 @@ async def released(site: RunningSite, taken: list[str]) -> None:
     allocation = await site.operator.release()
     await site.acks.stage(allocation, "reached")
     assert site.acks.stages(allocation) == ["accepted", "applying", "reached"]
-    await site.true_over(0.72 * site.full_w, 60)  # stock Antminers prove no watts: they are held asleep for a minute
+    await site.true_over(0.72 * site.full_w, 180)  # stock Antminers prove no watts: they are held asleep for a minute
     ramp_w_per_s = site.file.policy["ramp_up_w_per_min"] / 60
     for sample in site.trace.samples:
         if sample.at > begun_at:

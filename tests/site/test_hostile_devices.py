@@ -15,7 +15,7 @@ from running_site import ANY_PORTS, METER_NOISE, PATIENCE_S, RunningSite, Status
 
 pytestmark = pytest.mark.broker
 
-QUICK = {"read_deadline_s": 3, "write_deadline_s": 3}
+QUICK = {"read_deadline_s": 5, "write_deadline_s": 5}
 LONG = {"read_deadline_s": 2 * PATIENCE_S, "write_deadline_s": 2 * PATIENCE_S}
 """Longer than a test waits for anybody."""
 
@@ -39,7 +39,7 @@ def conditions(status: Status) -> dict[str, set[str]]:
 async def test_the_ill_are_told_of_once_and_the_others_hold_the_limit(tmp_path: Path) -> None:
     plan = FarmPlan.mixed(32, feeders=2, network="127.35.0.0/24", speed=20.0, ports=ANY_PORTS)
     async with RunningSite(tmp_path, plan, failsafe_w=200_000) as site:
-        site.file.for_every_group(stale_after_s=10, settings=QUICK)
+        site.file.for_every_group(stale_after_s=15, settings=QUICK)
         await site.start()
         await site.all_known()
         names = {device: site.file.device_id(site.farm.addresses[device]) for device in ILL}
@@ -50,12 +50,12 @@ async def test_the_ill_are_told_of_once_and_the_others_hold_the_limit(tmp_path: 
         await shows(site, {names[d]: said for d, (_, said) in ILL.items() if said in ("unreachable", "bad_reply")})
         limit_w = round(0.45 * site.full_w)
         allocation = await site.operator.allocate(limit_w)
-        await site.acks.stage(allocation, "reached", within_s=60)
+        await site.acks.stage(allocation, "reached", within_s=180)
         await site.true_under(limit_w)
         under_at = time.monotonic()
 
         lowest = await site.operator.allocate(0)  # so that those who refuse or lie are asked as well
-        await shows(site, {names[d]: said for d, (_, said) in ILL.items()}, within_s=90)
+        await shows(site, {names[d]: said for d, (_, said) in ILL.items()}, within_s=180)
         assert await site.acks.stage(lowest, "shortfall")
         for device, (_, said) in ILL.items():
             feeder = names[device].split("-")[0] + "-" + names[device].split("-")[1]
@@ -65,13 +65,13 @@ async def test_the_ill_are_told_of_once_and_the_others_hold_the_limit(tmp_path: 
 
         for device, (fault, _) in ILL.items():
             site.farm.set_fault(device, fault, on=False)
-        await site.until("all have recovered", lambda status: not any(conditions(status).values()), 120, devices=True)
+        await site.until("all have recovered", lambda status: not any(conditions(status).values()), 300, devices=True)
         told_once(site.daemon.log, set(names.values()))
         assert await site.metric('curtaild_polls_total{driver="asic",outcome="bad_reply"}')
         assert not site.daemon.lines("Traceback")
 
 
-async def shows(site: RunningSite, expected: dict[str, str], within_s: float = 40.0) -> None:
+async def shows(site: RunningSite, expected: dict[str, str], within_s: float = PATIENCE_S) -> None:
     """Each of these devices has its condition."""
 
     def all_shown(status: Status) -> bool:
@@ -131,7 +131,7 @@ async def test_a_meter_that_cannot_be_believed_is_none(tmp_path: Path) -> None:
         for fault in (MeterFault.NAN, MeterFault.NEGATIVE, MeterFault.DEAD, MeterFault.FROZEN):
             stale, fresh = told_of_meter(site)
             site.farm.set_meter_fault("site", fault)
-            await site.until(f"meter {fault.value}", lambda status: not status["feeders"][0]["meter_is_fresh"], 40)
+            await site.until(f"meter {fault.value}", lambda status: not status["feeders"][0]["meter_is_fresh"], 120)
             assert await site.metric('curtaild_feeder_metered_watts{feeder="site"}') is None
             assert told_of_meter(site) == (stale + 1, fresh)
             site.farm.set_meter_fault("site", None)

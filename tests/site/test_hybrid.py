@@ -59,6 +59,6 @@ async def nothing_left_to_shed(site: RunningSite, hosts: GpuHosts) -> None:
 async def back_to_full(site: RunningSite, hosts: GpuHosts) -> None:
     """Jobs wake, miners start; stock Antminers measure no watts and are held asleep for a minute."""
     await site.operator.release()
-    await site.true_over(0.95 * site.full_w, 90)
+    await site.true_over(0.95 * site.full_w, 240)
     await until("every host is at work again", lambda: not hosts.suspended)
     assert site.trace.now_w() <= METER_NOISE * site.full_w

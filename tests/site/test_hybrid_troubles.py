@@ -73,7 +73,7 @@ async def a_bmc_that_hangs(site: RunningSite) -> None:
     assert "did not answer" in line
     site.farm.set_bmc_fault(HANGING, BmcFault.HANG, on=False)
     await site.until(
-        "it is back", lambda status: not device(site, status, HANGING)["conditions"], within_s=60, devices=True
+        "it is back", lambda status: not device(site, status, HANGING)["conditions"], within_s=180, devices=True
     )
 
 
@@ -114,7 +114,7 @@ async def a_host_that_dies(site: RunningSite, hosts: GpuHosts) -> None:
     assert reserved_w < 0.8 * FULL_NODE_W, f"with what its draw is known to come to at {told_w:g} W"
     await hosts.start(host)
     await site.until(
-        "it follows again", lambda status: not device(site, status, name)["conditions"], within_s=60, devices=True
+        "it follows again", lambda status: not device(site, status, name)["conditions"], within_s=180, devices=True
     )
 
 
