@@ -102,7 +102,9 @@ class DaemonProcess:
         return self._code()
 
     def _has_ended_within(self, seconds: float) -> bool:
-        return bool(select.select([self._pidfd], [], [], seconds)[0])
+        ended = select.poll()  # unlike select, for any number of open files
+        ended.register(self._pidfd, select.POLLIN)
+        return bool(ended.poll(1_000 * seconds))
 
     def _code(self) -> int:
         """The exit code, once it has ended; then it is forgotten."""
