@@ -2,8 +2,8 @@
 
 Each is a process of its own, with its own site file, log and end; only the imports are shared, which on a slow machine
 take longer than most of what a test wants to see. This file run is that process, `hatchery()` the test's end of it. A
-request is a line of JSON: `{"site", "log"}` is answered by the new daemon's process id, `{"ended"}` with such an id by
-its exit code once it has ended. Linux.
+request is a line of JSON: `{"site", "log", "env"}` is answered by the new daemon's process id, `{"ended"}` with such an
+id by its exit code once it has ended. Linux.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Hatchery:
     def start(self, site_file: Path, log_file: Path) -> int:
         """A daemon of this site file, whose log is appended to `log_file`; its process id. The first waits for what is
         imported."""
-        return self._ask(site=str(site_file), log=str(log_file))
+        return self._ask(site=str(site_file), log=str(log_file), env=dict(os.environ))
 
     def code_of(self, pid: int) -> int:
         """The exit code of a daemon, less than 0 where a signal ended it. Waits for its end; to be asked once."""
@@ -90,6 +90,8 @@ def become(told: dict[str, Any]) -> None:
         os.dup2(nothing.fileno(), 0)
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(told["env"])
     sys.argv = ["curtaild", "run", "--config", told["site"]]
     import_module("curtaild.cli").main()
     sys.exit(0)
