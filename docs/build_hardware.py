@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 from curtaild_drivers.maturity import Maturity, Support
 from curtaild_drivers.registry import Driver, drivers
@@ -13,8 +14,11 @@ PAGE = Path(__file__).with_name("hardware.md")
 _HEAD = """\
 # Hardware: what is supported, and how far it has been proven
 
-This page is generated from what stands beside each driver's code (`SUPPORT`, see
-[maturity.py](../drivers/curtaild_drivers/maturity.py)): change it there, then run `python docs/build_hardware.py`.
+There is a section for each driver, under the name that `driver = "…"` takes in the site file: {contents}.
+It says what the driver speaks to and how far that has been proven; then for each device its ports, its access as
+shipped, and what it does otherwise than one would think; last the driver's settings. Which of them a machine of
+yours is, and what it offers, `curtaild probe ADDRESS` tells without writing anything to it
+([commissioning.md](commissioning.md)).
 
 ## What the words mean
 
@@ -37,6 +41,13 @@ To raise a row, try a machine of yours and send the transcript: [commissioning.m
 
 """
 
+_FOOT = """
+---
+
+This page is generated from what stands beside each driver's code (`SUPPORT`, see
+[maturity.py](../drivers/curtaild_drivers/maturity.py)): change it there, then run `python docs/build_hardware.py`.
+"""
+
 _NO_ROW_YET = "**No row says hardware yet: none of this has been run on a real machine.** Begin with a few devices."
 
 
@@ -45,7 +56,8 @@ def page(installed: dict[str, Driver]) -> str:
     stated = {name: driver.support for name, driver in sorted(installed.items()) if driver.support}
     rows = [row for support in stated.values() for row in support]
     is_proven = any(row.maturity is Maturity.HARDWARE for row in rows)
-    parts = [_HEAD.format(verdict="" if is_proven else _NO_ROW_YET)]
+    contents = ", ".join(f"[`{name}`](#driver-{name})" for name in stated)
+    parts = [_HEAD.format(contents=contents, verdict="" if is_proven else _NO_ROW_YET)]
     for name, support in stated.items():
         parts.append(_table(name, support))
         parts += [_details(row) for row in support]
@@ -53,7 +65,7 @@ def page(installed: dict[str, Driver]) -> str:
     silent = [f"`{name}`" for name, driver in sorted(installed.items()) if not driver.support]
     if silent:
         parts.append(f"## Drivers that state nothing\n\n{', '.join(silent)}: take them for emulated at best.\n")
-    return "".join(parts).rstrip("\n") + "\n"
+    return "".join(parts).rstrip("\n") + "\n" + _FOOT
 
 
 def _table(name: str, support: tuple[Support, ...]) -> str:
@@ -69,7 +81,8 @@ def _table(name: str, support: tuple[Support, ...]) -> str:
 
 
 def _details(row: Support) -> str:
-    lines = [f"**{row.device}**\n", f"- Proven: {row.proven}.", f"- Ports: {row.ports}. Access: {row.auth}."]
+    known_as = f" (`{row.firmware}`)" if row.firmware else ""
+    lines = [f"**{row.device}**{known_as}\n", f"- Proven: {row.proven}.", f"- Ports: {row.ports}. Access: {row.auth}."]
     lines += [f"- {quirk}" for quirk in row.quirks]
     if row.sources:
         lines.append(f"- Written from: {'; '.join(row.sources)}.")
@@ -79,13 +92,20 @@ def _details(row: Support) -> str:
 def _settings(driver: Driver) -> str:
     """The driver's own keys, where it describes them."""
     fields = driver.settings.model_fields.items()
-    rows = [f"| `{key}` | {_default(field.default)} | {' '.join(field.description.split())} |"
+    rows = [f"| `{key}` | {_default(field.default)} | {' '.join(field.description.split())}{_words(field.annotation)} |"
             for key, field in fields if field.description]  # fmt: skip
     if not rows:
         return ""
     head = f"**Settings of `{driver.name}`**, in a device group's `settings = {{ … }}`; "
     head += "where a password lies stands in the group itself:\n\n"
     return head + "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n\n"
+
+
+def _words(annotation: object) -> str:
+    """The words that a key takes, where it takes no others."""
+    kinds = (annotation, *get_args(annotation))
+    words = [f"`{json.dumps(word)}`" for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    return f" One of {', '.join(words)}." if words else ""
 
 
 def _default(value: object) -> str:

@@ -30,41 +30,64 @@ INTERRUPTED = 130
 
 
 def command(
-    address: Annotated[str, typer.Argument(help="The device's address.")],
-    driver: Annotated[str, typer.Option(help="The driver that speaks to it.")] = "asic",
+    address: Annotated[str, typer.Argument(help="Its IP address or name; ports are --setting's.", show_default=False)],
+    driver: Annotated[str, typer.Option(help="The driver that speaks to it, as docs/hardware.md names it.")] = "asic",
     exercise: Annotated[
         bool, typer.Option("--exercise", help="Step it through its operating points, then put it back. It WILL stop.")
     ] = False,
     points: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Exercise only these points, such as off,limit@2000.")
+        str | None,
+        typer.Option(metavar="A,B", help="Exercise only these points, such as off,limit@2000 (W).", show_default=False),
     ] = None,
     stay: Annotated[
         bool, typer.Option("--stay", help="Leave it at the lowest of --points instead of putting it back.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Exercise without asking first.")] = False,
     patience: Annotated[
-        float | None, typer.Option(min=1.0, help="So many seconds each point may take; left out: thrice the usual.")
+        float | None,
+        typer.Option(
+            min=1.0, help="So many seconds each point may take; left out: thrice the usual.", show_default=False
+        ),
     ] = None,
     read_every: Annotated[float, typer.Option(min=0.01, help="Seconds between readings.")] = READ_EVERY_S,
     transcript: Annotated[
-        Path | None, typer.Option(help="Write down what happened, masked so that it can be shared, to this new file.")
+        Path | None,
+        typer.Option(
+            help="Write down what happened, masked so that it can be shared, to this new file.", show_default=False
+        ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The site file that says how to reach it, and its password.")
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="The site file that says how to reach it, and its password.", show_default=False
+        ),
     ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="One of the driver's own keys; may stand many times.")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="One of the driver's settings (docs/hardware.md), such as firmware=luxos; may stand many times.",
+            show_default=False,
+        ),
     ] = None,
     rated_w: Annotated[
-        float | None, typer.Option(min=1.0, help="The most it draws, where nobody knows its model.")
+        float | None,
+        typer.Option(min=1.0, help="The most it draws, in W, where nobody knows its model.", show_default=False),
     ] = None,
-    password_file: Annotated[Path | None, typer.Option(help="A file that holds its password.")] = None,
-    password_credential: Annotated[str | None, typer.Option(help="The systemd credential that holds it.")] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="A file that holds its password; left out: as it is shipped.", show_default=False),
+    ] = None,
+    password_credential: Annotated[
+        str | None, typer.Option(help="The systemd credential that holds it.", show_default=False)
+    ] = None,
 ) -> None:
     """Show who a device is, what it does, and which operating points it offers; with --exercise try them out.
 
     Without --exercise nothing is written to it. Exit code 1: it could not be read, a point was not reached, or it could
     not be put back.
+
+    For example: curtaild probe 10.0.1.7, and then curtaild probe 10.0.1.7 --exercise --transcript mine.jsonl
     """
     if points is not None and not exercise:
         raise typer.BadParameter("chooses what --exercise tries: add --exercise", param_hint="--points")

@@ -39,14 +39,28 @@ IDENTIFY_DEADLINE_S = 10.0
 
 def command(
     where: Annotated[
-        list[str] | None, typer.Argument(metavar="10.0.0.0/16 …", help="Blocks, ranges (10.0.1.10-250), addresses.")
+        list[str] | None,
+        typer.Argument(
+            metavar="10.0.0.0/16 …",
+            help="Blocks, ranges (10.0.1.10-250), addresses; left out with --resume.",
+            show_default=False,
+        ),
     ] = None,
     write_to: Annotated[
-        Path | None, typer.Option("--write", help="Add what is found to this site file; nothing in it is changed.")
+        Path | None,
+        typer.Option(
+            "--write", help="Add what is found to this site file; what stands in it stays.", show_default=False
+        ),
     ] = None,
-    feeder: Annotated[str | None, typer.Option(help="The feeder that the added devices hang on.")] = None,
+    feeder: Annotated[
+        str | None,
+        typer.Option(
+            help="The feeder, by its id in the site file, that what --write adds hangs on.", show_default=False
+        ),
+    ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Compare with this site file, and use its passwords.")
+        Path | None,
+        typer.Option("--config", "-c", help="Compare with this site file, and use its passwords.", show_default=False),
     ] = None,
     concurrency: Annotated[
         int, typer.Option(min=len(TELLING_PORTS), max=MOST_CONCURRENCY, help="The most TCP connections tried at once.")
@@ -55,15 +69,21 @@ def command(
         float, typer.Option(min=0.05, max=30.0, help="So many seconds an address has to take a connection.")
     ] = DEFAULT_TIMEOUT_S,
     password_file: Annotated[
-        Path | None, typer.Option(help="A file that holds the miners' password; left out: as each firmware ships.")
+        Path | None,
+        typer.Option(
+            help="A file that holds the miners' password; left out: as each firmware ships.", show_default=False
+        ),
     ] = None,
     password_credential: Annotated[
-        str | None, typer.Option(help="The systemd credential that holds it, for --write and for use.")
+        str | None,
+        typer.Option(help="The systemd credential that holds it, for --write and for use.", show_default=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted scan stopped.")] = False,
     state: Annotated[
         Path | None,
-        typer.Option(help="Where scans remember who they met.  [default: ~/.local/state/curtaild/scan.json]"),
+        typer.Option(
+            help="Where scans remember who they met; left out: ~/.local/state/curtaild/scan.json.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -71,6 +91,8 @@ def command(
 
     Addresses are first tried with a bare TCP connection on the ports miners listen on; only what answers is asked who
     it is. Nothing is written to any device. Ctrl-C keeps what was found; --resume goes on from there.
+
+    For example: curtaild scan 10.0.1.0/24, and then curtaild scan 10.0.1.0/24 --write site.toml --feeder row-1
     """
     if password_file is not None and password_credential is not None:
         raise typer.BadParameter("--password-file and --password-credential exclude each other")
