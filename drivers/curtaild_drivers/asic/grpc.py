@@ -72,6 +72,8 @@ class GrpcChannel:
             chosen.retire()
 
     async def _connected(self) -> Http2Connection:
+        if self._connection is not None and self._connection.is_open:
+            return self._connection
         async with self._connecting:
             if self._connection is None or not self._connection.is_open:
                 loop = asyncio.get_running_loop()
