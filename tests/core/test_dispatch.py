@@ -28,7 +28,7 @@ from core.rig import (
 )
 from curtaild.core import dispatch, hull, market
 from curtaild.core.device import Device, DrawRatio
-from curtaild.core.dispatch import give_back, may_rise, restore_after
+from curtaild.core.dispatch import give_back, may_rise
 from curtaild.core.events import Condition, DeficitChanged
 from curtaild.core.feeders import FeederSpec, FeederTree
 from curtaild.core.hull import point_at
@@ -408,12 +408,6 @@ def test_only_a_read_settled_and_obedient_miner_may_rise() -> None:
     ):
         assert not may_rise(case(**change), NOW, NOW, AT_ONCE), change
     assert may_rise(case(conditions={Condition.REFUSED}), NOW, NOW, AT_ONCE)  # its back-off is over: it is tried again
-
-
-def test_min_off_counts_from_the_stop() -> None:
-    device = off("a", min_off_s=60.0)
-    assert restore_after(device, point_of(SWITCH, "off"), NOW) == NOW + 60.0
-    assert restore_after(device, point_of(MODES, "low"), NOW) == NOW  # not stopped: min-off is not asked of it
 
 
 def test_equal_miners_start_one_after_the_other_once_there_is_room_and_repeat_exactly() -> None:

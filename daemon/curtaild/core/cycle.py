@@ -37,6 +37,7 @@ from curtaild.core.shed import shed
 from curtaild.core.site import Site
 from curtaild.core.tally import tally
 from curtaild_drivers.contract import (
+    OFF,
     DeviceId,
     FeederId,
     MeterReading,
@@ -460,7 +461,7 @@ def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], 
     issued: list[Device] = []
     feeders_shed: set[FeederId] = set()
     behind = {feeder: _allocation_behind(site, feeder) for feeder in {move.feeder for move in moves}}
-    devices, next_id, stage = site.devices, site.next_actuation_id, ActuationStage.ISSUED
+    devices, stage, epoch, number = site.devices, ActuationStage.ISSUED, site.epoch, site.actuations_issued
     for name, target, is_raise, rule, feeder in moves:  # a shed has ten thousand: nothing here that can be left out
         device = devices[name]
         earlier, before, reserved_w = device.actuation, device.setpoint, device.reserved_w
@@ -468,7 +469,8 @@ def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], 
             events.append(
                 reserve.changed(device, earlier, ActuationStage.CANCELLED, now, "replaced by a newer command")
             )
-        actuation_id, allocation_id = next_id(), behind[feeder]
+        number += 1
+        actuation_id, allocation_id = ActuationId(f"{epoch}-{number}"), behind[feeder]
         device.actuation = Actuation(
             actuation_id, target, before, is_raise, now, reserved_w, rule, allocation_id, earlier is not None
         )
@@ -478,13 +480,14 @@ def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], 
             feeders_shed.add(device.spec.feeder)
             device.sheds += 1
             device.turn = None
-            device.restore_after = dispatch.restore_after(device, target, now)
+            device.restore_after = now + device.spec.min_off_s if target.key == OFF else now
         events.append(
             ActuationChanged(
                 now, actuation_id, name, stage, before, target, is_raise, reserved_w, device.draw_w, allocation_id, rule
             )
         )
-        commands.append(Command(actuation_id, name, target, is_raise, device.planned_w - device.upper_w(target)))
+        commands.append(Command(actuation_id, name, target, is_raise, device.planned_w - target.draw_w))
+    site.actuations_issued = number
     site.roster.touch_all(issued)
     for feeder in feeders_shed:
         site.shed_at.update(dict.fromkeys(site.tree.paths[feeder], now))

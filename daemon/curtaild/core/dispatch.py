@@ -176,8 +176,3 @@ def _jitter_s(device: Device, policy: Policy) -> Seconds:
         digest = hashlib.blake2b(f"{device.spec.id}/{device.sheds}".encode(), digest_size=8).digest()
         device.turn = int.from_bytes(digest, "big") / 2**64
     return device.turn * policy.restart_jitter_s
-
-
-def restore_after(device: Device, target: OperatingPoint, now: Seconds) -> Seconds:
-    """When a device shed now may rise again at the earliest."""
-    return now + (device.spec.min_off_s if target.is_off else 0.0)

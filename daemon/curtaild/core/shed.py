@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -175,16 +175,19 @@ class _Cohorts:
     """The candidates below one feeder, by what their next step earns."""
 
     def __init__(
-        self, shedding: _Shedding, pool: Iterable[Device], feeder: FeederId, now: Seconds, is_firm: bool
+        self, shedding: _Shedding, pool: Sequence[Device], feeder: FeederId, now: Seconds, is_firm: bool
     ) -> None:
         self._shedding, self._feeder, self._now, self._is_firm = shedding, feeder, now, is_firm
+        self._pool = pool
         self._cohorts: dict[Earning, list[_Candidate]] = {}
         self._least: list[Earning] = []
-        self._enlist(pool)
 
     def shed(self, tree: FeederTree) -> list[Device]:
         """Take steps, the least earning first, until the feeder is no longer over; whose."""
         over_w, taken = self._shedding.over_w, []
+        if self._are_all_needed():
+            return self._take([(False, 0.0, 0, device, _lowest(device)) for device in self._pool], tree)
+        self._enlist(self._pool)
         while self._least and over_w[self._feeder] > MILLIWATT:
             earning = heapq.heappop(self._least)
             cohort = self._cohorts.pop(earning)
@@ -201,6 +204,7 @@ class _Cohorts:
     def shed_uncounted(self) -> list[Device]:
         """Take every step that there is, and count on none; whose."""
         targets, taken = self._shedding.targets, []
+        self._enlist(self._pool)
         while self._least:
             cohort = self._cohorts.pop(heapq.heappop(self._least))
             cohort.sort()
@@ -210,6 +214,16 @@ class _Cohorts:
             taken += now_taken
             self._enlist(now_taken)
         return taken
+
+    def _are_all_needed(self) -> bool:
+        """Whether every step that there is would be taken: nobody then need ask in which order."""
+        shedding, freed_w = self._shedding, 0.0
+        for device in self._pool:
+            spec, share = device.spec, device.share
+            if spec.points is None or (spec.flex is not None and not self._is_firm) or device in shedding.targets:
+                return False
+            freed_w += share.planned_w - share.lowest_w + share.edge_w
+        return freed_w < shedding.over_w[self._feeder]
 
     def _enlist(self, devices: Iterable[Device]) -> None:
         """Put each device into the cohort of its next step."""
@@ -243,10 +257,12 @@ class _Cohorts:
             present = targets.get(device)
             gain_w = device.upper_w(present) if present is not None else device.planned_w
             edge_w = device.share.edge_w if present is None else 0.0
-            if (present := present or device.headed_for()) is not None and present.divisible:
+            left_w = device.upper_w(target)
+            if gain_w - left_w > over_w and (present := present or device.headed_for()) is not None:
                 target = _no_further(device, present, target, over_w)
+                left_w = device.upper_w(target)
             targets[device] = target
-            gain_w -= device.upper_w(target)
+            gain_w -= left_w
             gain = freed.get(device.spec.feeder)
             if gain is None:
                 gain = freed[device.spec.feeder] = _Freed()
@@ -263,10 +279,15 @@ class _Cohorts:
         return taken
 
 
+def _lowest(device: Device) -> OperatingPoint:
+    assert device.spec.points is not None, "only devices that offer points are shed"
+    return device.spec.points.lowest
+
+
 def _no_further(device: Device, present: OperatingPoint, lower: OperatingPoint, over_w: Watts) -> OperatingPoint:
     """Between `present` and `lower`, where `over_w` is freed."""
     points = device.spec.points
-    if points is None:
+    if points is None or not present.divisible:
         return lower
     ratio = max(device.upper_w(present) / present.draw_w, 0.1) if present.draw_w > 0 else 1.0
     steps_down = max(1, math.ceil(over_w / ratio / points.step_w))
