@@ -195,6 +195,14 @@ def test_after_the_boot_grace_a_silent_device_counts_with_all_it_can_draw() -> N
     assert site.site.tallies[SITE].total_planned_w <= 6_100.0
 
 
+def test_a_silent_device_counts_with_what_its_driver_says_it_can_draw_not_with_the_first_guess() -> None:
+    site = PaperSite(specs=[spec_of("m", None, rated_w=6_000.0)])
+    site.tick()
+    assert site.device("m").reserved_w == 6_000.0
+    site.tick(found=[described(spec_of("m"))])
+    assert site.device("m").reserved_w == 3_000.0
+
+
 def test_no_device_is_raised_before_it_has_been_read_in_this_run() -> None:
     site = paper(2)
     for name in site.points:

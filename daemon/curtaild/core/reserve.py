@@ -322,7 +322,7 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
     proved_at = _proved_at(device)
     age_s = now - proved_at if proved_at is not None else None
     if age_s is None:
-        device.reserved_w = max(device.reserved_w, device.spec.rated_w)
+        device.reserved_w = device.spec.rated_w
     elif age_s > stale_s:
         events += begin_condition(device, Condition.STALE, now, f"no usable reading for {age_s:.0f} s")
         grown = min(1.0, (age_s - stale_s) / stale_s)
