@@ -12,7 +12,7 @@ from core.rig import EXACT, PLENTY_W, ROW_A, ROW_B, SITE, SLIDER, SWITCH, PaperS
 from curtaild.core.auxiliary import STUCK_AFTER, MeteredFeeder
 from curtaild.core.events import MeterChanged
 from curtaild.core.feeders import FeederSpec
-from curtaild_drivers.contract import MeterReading, Seconds, Watts
+from curtaild_drivers.contract import DeviceId, MeterReading, Seconds, Watts
 
 STALE_AFTER_S = 10.0
 DEVICES_W = 10_000.0
@@ -229,6 +229,24 @@ def test_a_dead_meter_is_told_once_and_leaves_the_devices_word() -> None:
     site.dead_meters.clear()
     site.run(2)
     assert [event.is_fresh for event in site.events[told:] if isinstance(event, MeterChanged)] == [False, True]
+
+
+def test_nobody_is_shed_for_what_silent_devices_might_draw_while_the_meter_shows_that_they_do_not() -> None:
+    site = metered(700.0)
+    site.tick(site.states(None))
+    site.run(10)
+    site.tick(site.states(20_000.0))
+    site.run(100)
+    site.silent = {"m0", "m1", "m2"}
+    since, stood_w = site.now, site.true_w()
+    site.run(150)
+    assert site.told(since) == []
+    assert site.site.tallies[SITE].total_reserved_w > 20_500.0
+    site.points[DeviceId("m0")] = SLIDER.highest
+    assert site.true_w() > stood_w + 500.0 > 20_000.0
+    site.run(5)
+    assert site.told(since), "now the meter shows it"
+    assert site.true_w() <= 20_000.0
 
 
 def test_a_rows_meter_speaks_for_its_row_alone() -> None:

@@ -240,6 +240,7 @@ def _reserve(site: Site, now: Seconds) -> list[Event]:
         if agrees is not members.meter_agrees:
             members.meter_agrees = agrees
             roster.touch_all(members.flying)
+            roster.touch_all(members.stale)
     grace = site.is_in_grace(now)
     if grace or site.was_in_grace:
         roster.touch_all(site.devices.values())

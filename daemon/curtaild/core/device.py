@@ -137,6 +137,7 @@ class Share:
     allowed_w: Watts = 0.0
     settled_at: Seconds = -math.inf
     is_flying: bool = False
+    is_stale: bool = False
     can_fall: bool = False
     can_rise: bool = False
 
@@ -181,6 +182,7 @@ class Share:
             allowed_w,
             device.settled_at,
             actuation is not None,
+            Condition.STALE in device.conditions,
             can_fall,
             can_rise,
         )

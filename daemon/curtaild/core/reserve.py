@@ -301,7 +301,8 @@ def changed(device: Device, actuation: Actuation, stage: ActuationStage, now: Se
 def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) -> list[Event]:
     """Bring `reserved_w` and `planned_w` up to `now`: row by row of docs/control.md.
 
-    `meter_agrees`: a fresh meter above shows its limit kept, so that a shed under way may take its time.
+    `meter_agrees`: a fresh meter above shows its limit kept, so that a shed under way may take its time, and what a
+    silent device might draw more is shed for only once the meter shows it.
     """
     setpoint, reading, drawn_at = device.setpoint, device.reading, device.drawn_at
     stale_s = device.spec.stale_after_s
@@ -321,6 +322,7 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
         events = expire(device, now, policy)
     proved_at = _proved_at(device)
     age_s = now - proved_at if proved_at is not None else None
+    grown_w = 0.0
     if age_s is None:
         device.reserved_w = device.spec.rated_w
     elif age_s > stale_s:
@@ -329,10 +331,13 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
         known_w = _known_w(device)
         falls_back_w = device.spec.falls_back_w  # in silence it keeps what it was told last, or falls back to that
         unheard_w = falls_back_w if falls_back_w is not None else device.spec.rated_w
-        device.reserved_w = max(known_w, known_w + grown * (unheard_w - known_w))
+        grown_w = max(0.0, grown * (unheard_w - known_w))
+        device.reserved_w = known_w + grown_w
     else:
         device.reserved_w = _known_w(device)
     device.reserved_w = device.planned_w = exact(device.reserved_w)
+    if meter_agrees and grown_w > 0.0:
+        device.planned_w = exact(device.reserved_w - grown_w)  # it is not given out, but nobody is shed for it either
     actuation = device.actuation
     if actuation is not None and _may_be_counted_on(
         device, actuation, now <= _fallen_by(device, actuation, policy), meter_agrees

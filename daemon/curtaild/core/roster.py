@@ -20,18 +20,18 @@ _FOREVER = math.inf
 class Members:
     """The devices that hang on one feeder itself, and their sums.
 
-    `flying`: a command is under way. `can_fall`: not yet headed for their lowest point. `can_rise`: settled under their
-    highest. `meter_agrees`: what they were
-    last told of the meters above.
+    `flying`: a command is under way. `stale`: not heard for too long. `can_fall`: not yet headed for their lowest
+    point. `can_rise`: settled under their highest. `meter_agrees`: what they were last told of the meters above.
     """
 
     __slots__ = ("_movers", "_sampled_at", "_seen_until", "_settled_unseen_w", "can_fall", "can_rise", "devices",
-                 "flying", "last_move_at", "meter_agrees", "sums")  # fmt: skip
+                 "flying", "last_move_at", "meter_agrees", "stale", "sums")  # fmt: skip
 
     def __init__(self) -> None:
         self.devices: list[Device] = []
         self.sums = Share()
         self.flying: dict[Device, None] = {}
+        self.stale: dict[Device, None] = {}
         self.can_fall: dict[Device, None] = {}
         self.can_rise: dict[Device, None] = {}
         self.meter_agrees = False
@@ -57,6 +57,8 @@ class Members:
         sums.allowed_w += now.allowed_w - before.allowed_w
         if now.is_flying is not before.is_flying:
             _place(self.flying, device, now.is_flying)
+        if now.is_stale is not before.is_stale:
+            _place(self.stale, device, now.is_stale)
         if now.can_fall is not before.can_fall:
             _place(self.can_fall, device, now.can_fall)
         if now.can_rise is not before.can_rise:
