@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from core.rig import EXACT, PLENTY_W, ROW_A, ROW_B, SITE, SLIDER, SWITCH, PaperSite, spec_of, tree_of
-from curtaild.core.auxiliary import STUCK_AFTER, MeteredFeeder
+from curtaild.core.auxiliary import REMEMBERED_S, STUCK_AFTER, MeteredFeeder
 from curtaild.core.events import MeterChanged
 from curtaild.core.feeders import FeederSpec
 from curtaild_drivers.contract import DeviceId, MeterReading, Seconds, Watts
@@ -229,6 +229,22 @@ def test_a_dead_meter_is_told_once_and_leaves_the_devices_word() -> None:
     site.dead_meters.clear()
     site.run(2)
     assert [event.is_fresh for event in site.events[told:] if isinstance(event, MeterChanged)] == [False, True]
+
+
+def test_what_a_meter_said_of_sensors_outlives_a_minute_of_silence_but_not_ten() -> None:
+    """A raise meanwhile counts with the error that no meter has seen."""
+    site = metered(700.0)
+    site.tick(site.states(None))
+    site.run(10)
+    site.tick(site.states(20_000.0))
+    site.run(100)
+    since, stood_w = site.now, site.true_w()
+    site.dead_meters.add(SITE)
+    site.run(int(REMEMBERED_S) - 5)
+    assert site.told(since) == []
+    assert not site.site.meters[SITE].is_fresh
+    site.run(10)
+    assert site.true_w() <= 0.96 * stood_w
 
 
 def test_nobody_is_shed_for_what_silent_devices_might_draw_while_the_meter_shows_that_they_do_not() -> None:

@@ -19,6 +19,7 @@ from curtaild_drivers.contract import MeterReading, Seconds, Watts
 SMOOTHING = 0.4  # share of the newest sample in the smoothed meter power: about four seconds at one sample a second
 LEAST_WEIGHT = 0.1
 STUCK_AFTER = 6  # times `stale_after`: a real feeder's power and energy do not stand still for so long
+REMEMBERED_S = 150.0  # what it said of its devices' sensors outlives a switch that restarts in a minute or two
 SETTLING_SAMPLES = 2  # after an actuation the estimate starts anew from this many samples' worth of trust
 
 
@@ -34,6 +35,9 @@ class MeteredFeeder:
     """When its answer was last another than before: a gateway repeats old values under new times."""
     smoothed_w: Watts = 0.0
     is_fresh: bool = False
+    is_remembered: bool = False
+    """Lost a moment ago. It is no meter any more, but how far its devices' own watts are off holds on: that is constant
+    per unit."""
     mean_w: Watts | None = None
     variance_w2: float = 0.0
     samples: int = 0
@@ -71,6 +75,8 @@ class MeteredFeeder:
             and age_s <= stale_after_s
             and now - self.changed_at <= STUCK_AFTER * stale_after_s
         )
+        is_recent = age_s is not None and now - self.changed_at <= REMEMBERED_S
+        self.is_remembered = is_recent and self.is_estimated and not self.is_fresh
         return self.is_fresh != was_fresh
 
     @property

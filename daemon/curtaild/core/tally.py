@@ -112,10 +112,10 @@ def _own(
 
 
 def _seen_until(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder]) -> Seconds | None:
-    """The last counted sample of the nearest fresh meter above; `None` where none is."""
+    """The last counted sample of the nearest meter above that is fresh or was of late; `None` where none is."""
     for above in tree.paths[feeder]:
         meter = meters.get(above)
-        if meter is not None and meter.is_fresh and meter.is_estimated:
+        if meter is not None and (meter.is_remembered or (meter.is_fresh and meter.is_estimated)):
             return meter.counted_at
     return None
 
@@ -127,11 +127,11 @@ def _sampled_at(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, Me
 
 
 def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None:
-    """Where a fresh meter sees the whole feeder, its word replaces the sum of guesses."""
+    """Where a meter sees the whole feeder, or did so a moment ago, its word replaces the sum of guesses."""
     is_quiet = own.in_doubt_w <= 0.01 * max(own.measured_w, 0.1 * meter.spec.rating_w)
     meter.estimate(own.measured_w, own.reserved_w + own.just_moved_w, own.last_move_at, is_quiet, policy.poll_slack_s)
     planned_share = own.planned_w / own.measured_w if own.measured_w > 0 else 1.0
-    if not meter.is_fresh:
+    if not meter.is_fresh and not meter.is_remembered:
         own.auxiliary_w = max(own.auxiliary_w, meter.upper_w(1.0, 0.0))
         error_w = policy.reading_error_fraction * own.reserved_w
         own.total_reserved_w = max(own.total_reserved_w, own.reserved_w + error_w + own.auxiliary_w)
