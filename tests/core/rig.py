@@ -15,7 +15,7 @@ from curtaild.core.allocation import (
     HeartbeatReceived,
     Issuer,
 )
-from curtaild.core.cycle import Answer, Command, Decision, Described, Inputs, step
+from curtaild.core.cycle import Answer, Command, Decision, Described, Inputs, PollFailure, step
 from curtaild.core.device import Device, DeviceSpec
 from curtaild.core.events import ActuationStage, Event
 from curtaild.core.feeders import FeederSpec, FeederTree
@@ -180,10 +180,20 @@ class PaperSite:
             **said,
         )
 
-    def tick(self, *said: Allocation | GridMessage, found: Iterable[Described] = (), dt_s: Seconds = 1.0) -> Decision:
+    def tick(
+        self,
+        *said: Allocation | GridMessage,
+        found: Iterable[Described] = (),
+        failed: Iterable[PollFailure] = (),
+        dt_s: Seconds = 1.0,
+    ) -> Decision:
         self.now += dt_s
         grid: list[GridMessage] = [AllocationReceived(one) if isinstance(one, Allocation) else one for one in said]
-        inputs = Inputs(grid=[HeartbeatReceived(), *grid] if self.heartbeats else grid, described=list(found))
+        inputs = Inputs(
+            grid=[HeartbeatReceived(), *grid] if self.heartbeats else grid,
+            described=list(found),
+            poll_failures=list(failed),
+        )
         for command in self._unanswered:
             if command.device not in self.deaf:
                 self.points[command.device] = command.target

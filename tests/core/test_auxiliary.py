@@ -10,7 +10,8 @@ import pytest
 
 from core.rig import EXACT, PLENTY_W, ROW_A, ROW_B, SITE, SLIDER, SWITCH, PaperSite, spec_of, tree_of
 from curtaild.core.auxiliary import REMEMBERED_S, STUCK_AFTER, MeteredFeeder
-from curtaild.core.events import MeterChanged
+from curtaild.core.cycle import PollFailure
+from curtaild.core.events import Condition, MeterChanged
 from curtaild.core.feeders import FeederSpec
 from curtaild_drivers.contract import DeviceId, MeterReading, Seconds, Watts
 
@@ -279,3 +280,28 @@ def test_a_rows_meter_speaks_for_its_row_alone() -> None:
     assert tallies[ROW_B].auxiliary_w == 250.0
     assert tallies[SITE].auxiliary_w == pytest.approx(250.0, abs=1.0)
     assert tallies[SITE].total_reserved_w == pytest.approx(2_250.0, rel=0.01)
+
+
+@pytest.mark.parametrize(("never_heard", "is_estimated"), [(1, True), (4, False)])
+def test_a_device_that_was_never_heard_does_not_take_the_meter_from_all_the_others(
+    never_heard: int, is_estimated: bool
+) -> None:
+    """Of thirty. It counts with all it can draw, whatever the meter shows; the others no longer with their error."""
+    site = metered(700.0, count=30)
+    lost = [DeviceId(f"m{index}") for index in range(never_heard)]
+    site.silent = set(lost)
+    failures = [PollFailure(name, Condition.UNREACHABLE, "no answer") for name in lost]
+    site.tick(site.states(None), failed=failures)
+    site.tick(failed=failures)
+    site.run(30)
+    sums = site.site.tallies[SITE]
+    error_w = 0.05 * sums.reserved_w
+    assert site.site.meters[SITE].is_estimated is is_estimated
+    assert sums.total_reserved_w >= site.true_w()
+    assert (sums.total_reserved_w < sums.reserved_w + error_w) is is_estimated
+    for name in lost:
+        site.points[name] = SLIDER.lowest
+    site.run(30)
+    for name in lost:
+        site.points[name] = SLIDER.highest
+        assert site.true_w() <= site.site.tallies[SITE].total_reserved_w

@@ -119,8 +119,9 @@ class Actuation:
 @dataclass(slots=True)
 class Share:
     """What one device adds to its feeder's sums, or such a sum (W, whole numbers of 1/1024). `measured_w`: its draw by
-    its own word; `in_doubt_w`: how far that leaves the sum open; `flying_w`: reserved by devices that a command is
-    under way to, as far as no meter has seen them draw it. `edge_w`: how much of what is planned is there for a unit's
+    its own word; `in_doubt_w`: how far that leaves the sum open; `never_heard_w`: reserved by who is given up and never
+    said what it draws; `flying_w`: reserved by devices that a command is under way to, as far as no meter has seen them
+    draw it. `edge_w`: how much of what is planned is there for a unit's
     own spread, which adds up to less over many; `edge_w2` its square. `spared_w`: what only a firm limit may take.
     `lowest_w`, `highest_w`: the least and the most it could be told to draw; `allowed_w`: what it may."""
 
@@ -128,6 +129,7 @@ class Share:
     planned_w: Watts = 0.0
     measured_w: Watts = 0.0
     in_doubt_w: Watts = 0.0
+    never_heard_w: Watts = 0.0
     flying_w: Watts = 0.0
     edge_w: Watts = 0.0
     edge_w2: float = 0.0
@@ -146,9 +148,14 @@ class Share:
         """As the device stands now."""
         spec, actuation, setpoint, draw_w = device.spec, device.actuation, device.setpoint, device.draw_w
         reserved_w = device.reserved_w
-        if draw_w is None:
-            draw_w = reserved_w
-        in_doubt_w = 0.0 if device.is_draw_known else reserved_w
+        never_heard_w = 0.0
+        if draw_w is not None:
+            in_doubt_w = 0.0 if device.is_draw_known else reserved_w
+        elif device.conditions and actuation is None:
+            draw_w = in_doubt_w = 0.0
+            never_heard_w = reserved_w
+        else:
+            draw_w = in_doubt_w = reserved_w
         headed_for, flying_w = setpoint, 0.0
         if actuation is not None:
             headed_for, flying_w = actuation.target, device.unseen_w()
@@ -173,6 +180,7 @@ class Share:
             device.planned_w,
             exact(draw_w),
             exact(in_doubt_w) if in_doubt_w else 0.0,
+            never_heard_w,
             flying_w,
             edge_w,
             edge_w * edge_w,

@@ -19,7 +19,8 @@ class FeederTally:
 
     `reserved_w`, `planned_w`, `measured_w`: plain sums. `unseen_w`: what devices may draw beyond their own word where
     no meter has seen them since they moved; `just_moved_w` what they may have been drawing more when the meter was last
-    read. `in_doubt_w`: how far unread devices and unconfirmed actuations leave the sum open. `edge_w`: what of
+    read. `in_doubt_w`: how far unread devices and unconfirmed actuations leave the sum open. `never_heard_w`: reserved by
+    those that are given up and never said what they draw; in `measured_w` they are nothing. `edge_w`: what of
     `planned_w` is there for each unit's own spread; `edge_w2` the sum of its squares.
     `spread_w`: where a meter sees them all, what the edges come to less together than one by one, not held against the
     limit. `spared_w`: what devices draw that only a firm limit may take. `lowest_w`, `highest_w`, `allowed_w`: as in
@@ -35,6 +36,7 @@ class FeederTally:
     unseen_w: Watts = 0.0
     just_moved_w: Watts = 0.0
     in_doubt_w: Watts = 0.0
+    never_heard_w: Watts = 0.0
     edge_w: Watts = 0.0
     edge_w2: float = 0.0
     spread_w: Watts = 0.0
@@ -56,6 +58,7 @@ class FeederTally:
         self.unseen_w += other.unseen_w
         self.just_moved_w += other.just_moved_w
         self.in_doubt_w += other.in_doubt_w
+        self.never_heard_w += other.never_heard_w
         self.edge_w += other.edge_w
         self.edge_w2 += other.edge_w2
         self.spared_w += other.spared_w
@@ -98,6 +101,7 @@ def _own(
         unseen_w=error_fraction * members.unseen_w(_seen_until(feeder, tree, meters)),
         just_moved_w=members.just_moved_w(_sampled_at(feeder, tree, meters)),
         in_doubt_w=sums.in_doubt_w,
+        never_heard_w=sums.never_heard_w,
         edge_w=sums.edge_w,
         edge_w2=sums.edge_w2,
         spared_w=sums.spared_w,
@@ -128,9 +132,9 @@ def _sampled_at(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, Me
 
 def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None:
     """Where a meter sees the whole feeder, or did so a moment ago, its word replaces the sum of guesses."""
-    is_quiet = own.in_doubt_w <= 0.01 * max(own.measured_w, 0.1 * meter.spec.rating_w)
+    is_quiet = _in_doubt_w(own, meter, policy) <= 0.01 * max(own.measured_w, 0.1 * meter.spec.rating_w)
     meter.estimate(own.measured_w, own.reserved_w + own.just_moved_w, own.last_move_at, is_quiet, policy.poll_slack_s)
-    planned_share = own.planned_w / own.measured_w if own.measured_w > 0 else 1.0
+    planned_share = (own.planned_w - own.never_heard_w) / own.measured_w if own.measured_w > 0 else 1.0
     if not meter.is_fresh and not meter.is_remembered:
         own.auxiliary_w = max(own.auxiliary_w, meter.upper_w(1.0, 0.0))
         error_w = policy.reading_error_fraction * own.reserved_w
@@ -149,3 +153,11 @@ def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None
     own.spread_w = max(0.0, own.edge_w - math.sqrt(own.edge_w2))
     own.total_reserved_w = own.reserved_w - own.spread_w + own.unseen_w + own.auxiliary_w
     own.total_planned_w = own.planned_w - own.spread_w + meter.upper_w(planned_share, least_w * min(planned_share, 1.0))
+
+
+def _in_doubt_w(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> Watts:
+    """How far the sum is open for this meter. Devices that were never heard count with all they can draw whatever it
+    shows; what they do draw of that is taken for auxiliary load, and so counted twice. Where they are a few, that is
+    less than the error of all the others, which the meter rules out."""
+    most_w = policy.reading_error_fraction * max(own.measured_w, 0.1 * meter.spec.rating_w)
+    return own.in_doubt_w if own.never_heard_w <= most_w else own.in_doubt_w + own.never_heard_w
