@@ -257,7 +257,11 @@ class Poller:
         if rated_w is None and identity is not None:
             rated_w = identity.rated_w
         can = driver.capabilities
-        self._inbox.described(Described(name, points, rated_w, can.settle_down_s, can.settle_up_s, can.falls_back_w))
+        self._inbox.described(
+            Described(
+                name, points, rated_w, can.settle_down_s, can.settle_up_s, can.falls_back_w, restarts=can.restarts
+            )
+        )
         subject.is_described = True
 
     def _failed(self, name: DeviceId, condition: Condition, outcome: PollOutcome, error: Exception) -> PollOutcome:

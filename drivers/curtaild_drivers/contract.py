@@ -133,7 +133,7 @@ class Capabilities:
 
     `settle_down_s` and `settle_up_s` are priors: how long after a command its draw has settled lower or higher.
     `falls_back_w` is the limit that the device takes by itself once it hears nothing from us (W); `None`: it stays as
-    it is set.
+    it is set. `restarts`: every change between points at which it works restarts it, and takes as long as a start.
     """
 
     measures_power: bool
@@ -142,6 +142,7 @@ class Capabilities:
     settle_down_s: Seconds = 30.0
     settle_up_s: Seconds = 300.0
     falls_back_w: Watts | None = None
+    restarts: bool = False
 
 
 class Outcome(Enum):

@@ -109,6 +109,14 @@ class DeviceModel:
             points.append(OperatingPoint(LIMIT, draw_w, self.rate_hs(draw_w), divisible=step > 0))
         return OperatingPoints(tuple(points), step_w=self.limit_step_w)
 
+    @property
+    def restarts(self) -> bool:
+        """Whether every change between its operating points restarts it: of modes, or of a limit that no percentage
+        goes by."""
+        if self.lowest_limit_w is None:
+            return self.preset_restarts
+        return self.limit_restarts and not self.limit_is_percent
+
     def capabilities(self) -> Capabilities:
         """What a driver would declare for it, with the priors of how fast it settles."""
         restart_s = self.boot_s + self.warm_s + self.climb_s
@@ -116,8 +124,9 @@ class DeviceModel:
             measures_power=self.measures_power,
             throttles=True,
             stops=True,
-            settle_down_s=restart_s if self.preset_restarts else max(self.fall_s, self.trim_s),
+            settle_down_s=restart_s if self.restarts else max(self.fall_s, self.trim_s),
             settle_up_s=restart_s,
+            restarts=self.restarts,
         )
 
     def identity(self, serial: str) -> Identity:

@@ -231,4 +231,12 @@ class PaperSite:
 def described(spec: DeviceSpec) -> Described:
     """What a driver would find out about a device of this kind."""
     assert spec.points is not None
-    return Described(spec.id, spec.points, spec.rated_w, spec.settle_down_s, spec.settle_up_s, spec.falls_back_w)
+    return Described(
+        spec.id,
+        spec.points,
+        spec.rated_w,
+        spec.settle_down_s,
+        spec.settle_up_s,
+        spec.falls_back_w,
+        restarts=spec.restarts,
+    )

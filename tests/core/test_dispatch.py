@@ -145,6 +145,27 @@ def test_every_miners_poorest_step_goes_before_any_miners_best() -> None:
     assert sheds(devices, 5_000.0)[0] == {"a": ("off", 30.0), "b": ("low", 1_500.0), "c": ("low", 1_500.0)}
 
 
+def test_a_miner_that_restarts_at_every_change_stays_until_what_restarts_lose_is_earned_elsewhere() -> None:
+    """Its step to low earns 26.7 a kW and two restarts at 60 of rate lose as much again; stopped, it loses one."""
+    modes = settled(spec_of("modes", MODES, restarts=True, settle_up_s=300.0), "normal")
+    plain = settled(spec_of("plain", MODES), "normal")
+    assert market.step_down(plain, plain.setpoint) == ((0, 50.0, 40.0 / 1_500.0), point_of(MODES, "low"))
+    step = market.step_down(modes, modes.setpoint)
+    assert step is not None
+    (_, _, per_watt), target = step
+    assert target.is_off
+    assert per_watt == pytest.approx((100.0 + 100.0 * 150.0 / 900.0) / 2_970.0)
+    slider = settled(spec_of("slider", SLIDER), "limit", 3_000.0)
+    assert sheds([modes, slider], 1_000.0)[0] == {"slider": ("limit", 2_000.0)}
+    assert sheds([plain, slider], 1_000.0)[0] == {"plain": ("low", 1_500.0)}
+    low = settled(spec_of("low", MODES, restarts=True, settle_up_s=300.0), "low")
+    low_at = point_of(MODES, "low")
+    up, up_plain = market.step_up(low, low_at), market.step_up(plain, low_at)
+    assert up is not None
+    assert up_plain is not None
+    assert up[0] < up_plain[0]
+
+
 @pytest.mark.parametrize(
     ("over_w", "goes_to"),
     [(0.002, ("limit", 2_990.0)),

@@ -172,6 +172,19 @@ def test_a_luxos_profile_changes_without_a_restart() -> None:
     assert watts[-1] == pytest.approx(0.56 * 3_500.0, rel=0.07)
 
 
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_what_restarts_at_every_change_says_so(name: str) -> None:
+    """From its highest point to the one below: half the draw of the higher is seen only in a boot."""
+    plant = Plant([PlantDevice(DeviceId("m"), MODELS[name], SITE)], [PlantFeeder(SITE, None)], seed=1)
+    *_, lower, highest = MODELS[name].operating_points().points
+    least_w = plant.true_power_w("m")
+    plant.apply("m", lower, 0.0)
+    for second in range(1, 90):
+        plant.advance(float(second))
+        least_w = min(least_w, plant.true_power_w("m"))
+    assert (least_w < 0.5 * highest.draw_w) is MODELS[name].capabilities().restarts
+
+
 def test_energy_is_the_integral_of_power() -> None:
     plant = plant_of("luxos-s19", "antminer-s19", feeder=PlantFeeder(SITE, None, 100.0, 0.02, 0.0))
     plant.apply("a", point(plant, OFF), 0.0)

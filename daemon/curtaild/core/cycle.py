@@ -76,7 +76,7 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Described:
     """What a driver found out about its device: the operating points it offers, the most it draws, and the limit
-    that it falls back to by itself in silence (W)."""
+    that it falls back to by itself in silence (W). `restarts`: as in `Capabilities`."""
 
     device: DeviceId
     points: OperatingPoints
@@ -84,6 +84,7 @@ class Described:
     settle_down_s: Seconds
     settle_up_s: Seconds
     falls_back_w: Watts | None = None
+    restarts: bool = False
 
 
 @dataclass(slots=True)
@@ -167,6 +168,7 @@ def _take_news(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
                 settle_down_s=found.settle_down_s,
                 settle_up_s=found.settle_up_s,
                 falls_back_w=found.falls_back_w,
+                restarts=found.restarts,
             )
             site.respec(device, spec)
     for answer in news.answers:

@@ -54,7 +54,8 @@ class DeviceSpec:
     `priority` 0..100, higher is kept longer. `price_per_rate_h` is what one unit of rate earns in an hour
     (money per H/s·h), `None` where the site gives no price. `falls_back_w`: the limit it takes by itself in silence.
     `flex` 0..1 is how much of its highest rate a routine limit may take, `None` all of it; a firm one (a rating, an
-    emergency, the fail-safe) takes more, first where `emergency_order` 0..100 is low.
+    emergency, the fail-safe) takes more, first where `emergency_order` 0..100 is low. `restarts`: every change between
+    points at which it works restarts it.
     """
 
     id: DeviceId
@@ -71,6 +72,7 @@ class DeviceSpec:
     flex: float | None = None
     emergency_order: int = 50
     falls_back_w: Watts | None = None
+    restarts: bool = False
 
 
 @dataclass(slots=True)

@@ -1,4 +1,7 @@
-"""What a step between two operating points earns: by that, ASICs and GPU nodes are shed and raised in one market."""
+"""What a step between two operating points earns: by that, ASICs and GPU nodes are shed and raised in one market.
+
+A device that restarts at every change is dearer to lower, and cheaper to leave low, by what its restarts lose.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from curtaild.core.policy import Policy
 from curtaild_drivers.contract import OperatingPoint
 
 MOST_STEPS = 10_000  # kept of one kind of device; a divisible range has many
+LASTS_S = 900.0
+"""How long a step lasts until it is undone, for want of better knowledge: in that time it must earn what it costs."""
 PRICED = -1.0
 """The priority of what has a price: below all that have none, and comparable with each other by money alone."""
 
@@ -18,6 +23,23 @@ def earning(device: Device, lower: OperatingPoint, upper: OperatingPoint) -> tup
     per_watt = (upper.rate - lower.rate) / max(upper.draw_w - lower.draw_w, 1e-9)
     price = device.spec.price_per_rate_h
     return (PRICED, price * per_watt) if price is not None else (float(device.spec.priority), per_watt)
+
+
+def restart_loss(device: Device, lower: OperatingPoint, upper: OperatingPoint) -> float:
+    """What going from one point to the other and back loses of the device's rate by restarts, as a share of the time
+    that it lasts. A restart loses half of the settle time, for the climb is even."""
+    if not device.spec.restarts:
+        return 0.0
+    lost = upper.rate if lower.is_off else 2 * lower.rate
+    return lost * device.spec.settle_up_s / 2 / LASTS_S
+
+
+def _with_restarts(device: Device, lower: OperatingPoint, upper: OperatingPoint, sign: float) -> tuple[float, float]:
+    """What the step earns, and what restarts lose on top (`sign` 1, to be left) or of it (-1, to be taken)."""
+    priority, per_watt = earning(device, lower, upper)
+    price = device.spec.price_per_rate_h
+    lost = restart_loss(device, lower, upper) / max(upper.draw_w - lower.draw_w, 1e-9)
+    return priority, per_watt + sign * lost * (price if price is not None else 1.0)
 
 
 def loses_money(device: Device, lower: OperatingPoint, upper: OperatingPoint, policy: Policy) -> bool:
@@ -58,6 +80,9 @@ def _down(device: Device, present: OperatingPoint | None) -> Step | None:
     lower = hull.below(points, upper.draw_w if present is not None else max(device.planned_w, upper.draw_w))
     if lower is None:
         return None
+    if device.spec.restarts:  # one restart over two steps may be cheaper than one over the first
+        below = [point for point in hull.hull(points) if point.draw_w <= lower.draw_w]
+        lower = min(below, key=lambda point: (_with_restarts(device, point, upper, 1.0), -point.draw_w))
     protection = 0
     floor = device.flex_floor()
     if floor is not None:
@@ -65,7 +90,7 @@ def _down(device: Device, present: OperatingPoint | None) -> Step | None:
             protection = 1 + device.spec.emergency_order
         elif lower.draw_w < floor.draw_w:
             lower = floor
-    return (protection, *earning(device, lower, upper)), lower
+    return (protection, *_with_restarts(device, lower, upper, 1.0)), lower
 
 
 def step_up(device: Device, present: OperatingPoint) -> Step | None:
@@ -93,4 +118,4 @@ def _up(device: Device, present: OperatingPoint) -> Step | None:
         protection = 1 + device.spec.emergency_order
         if upper.draw_w > floor.draw_w:
             upper = floor
-    return (protection, *earning(device, present, upper)), upper
+    return (protection, *_with_restarts(device, present, upper, -1.0)), upper

@@ -122,6 +122,7 @@ class Site:
                     settle_down_s=known_spec.settle_down_s,
                     settle_up_s=known_spec.settle_up_s,
                     falls_back_w=known_spec.falls_back_w,
+                    restarts=known_spec.restarts,
                 )
             self.devices[spec.id] = device
         self._hang_up()
@@ -169,7 +170,8 @@ class Site:
 
     def _steps_of(self, spec: DeviceSpec) -> Steps:
         """The steps shared by all devices that offer the same and are worth the same."""
-        kind = (spec.points, spec.priority, spec.price_per_rate_h, spec.flex, spec.emergency_order)
+        restart_s = spec.settle_up_s if spec.restarts else None
+        kind = (spec.points, spec.priority, spec.price_per_rate_h, spec.flex, spec.emergency_order, restart_s)
         return self._steps.setdefault(kind, Steps())
 
     @property

@@ -19,8 +19,8 @@ class FeederTally:
 
     `reserved_w`, `planned_w`, `measured_w`: plain sums. `unseen_w`: what devices may draw beyond their own word where
     no meter has seen them since they moved; `just_moved_w` what they may have been drawing more when the meter was last
-    read. `in_doubt_w`: how far unread devices and unconfirmed actuations leave the sum open. `never_heard_w`: reserved by
-    those that are given up and never said what they draw; in `measured_w` they are nothing. `edge_w`: what of
+    read. `in_doubt_w`: how far unread devices and unconfirmed actuations leave the sum open. `never_heard_w`: reserved
+    by those that are given up and never said what they draw; in `measured_w` they are nothing. `edge_w`: what of
     `planned_w` is there for each unit's own spread; `edge_w2` the sum of its squares.
     `spread_w`: where a meter sees them all, what the edges come to less together than one by one, not held against the
     limit. `spared_w`: what devices draw that only a firm limit may take. `lowest_w`, `highest_w`, `allowed_w`: as in

@@ -216,7 +216,12 @@ def _described(emulated: Emulated, device: DeviceId) -> Described:
     model = emulated.models[device]
     capabilities = model.capabilities()
     return Described(
-        device, model.operating_points(), model.rated_w, capabilities.settle_down_s, capabilities.settle_up_s
+        device,
+        model.operating_points(),
+        model.rated_w,
+        capabilities.settle_down_s,
+        capabilities.settle_up_s,
+        restarts=capabilities.restarts,
     )
 
 

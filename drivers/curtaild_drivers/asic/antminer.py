@@ -77,7 +77,9 @@ _RETRY_S: Seconds = 10.0
 class Antminer:
     """One stock Antminer."""
 
-    capabilities = Capabilities(measures_power=False, throttles=True, stops=True, settle_down_s=60.0, settle_up_s=600.0)
+    capabilities = Capabilities(
+        measures_power=False, throttles=True, stops=True, settle_down_s=60.0, settle_up_s=600.0, restarts=True
+    )
 
     def __init__(self, access: Access) -> None:
         settings = access.settings
