@@ -18,6 +18,7 @@ from curtaild_drivers.contract import MeterReading, Seconds, Watts
 
 SMOOTHING = 0.4  # share of the newest sample in the smoothed meter power: about four seconds at one sample a second
 LEAST_WEIGHT = 0.1
+NOISE_ALONE = 1.5  # so much more than the leaps' variance may twenty samples of mere noise show
 STUCK_AFTER = 6  # times `stale_after`: a real feeder's power and energy do not stand still for so long
 REMEMBERED_S = 150.0  # what it said of its devices' sensors outlives a switch that restarts in a minute or two
 SETTLING_SAMPLES = 2  # after an actuation the estimate starts anew from this many samples' worth of trust
@@ -40,6 +41,9 @@ class MeteredFeeder:
     per unit."""
     mean_w: Watts | None = None
     variance_w2: float = 0.0
+    noise_w2: float = 0.0
+    """Half the mean square of the leaps between two samples: of nothing but noise, that is its variance."""
+    last_w: Watts = 0.0
     samples: int = 0
     counted_at: Seconds = -math.inf
     """The moment of the last sample that went into the estimate: devices settled before it have been seen."""
@@ -105,15 +109,26 @@ class MeteredFeeder:
             self.samples = min(self.samples, SETTLING_SAMPLES)
         self.samples += 1
         weight = max(1.0 / self.samples, LEAST_WEIGHT)
-        error = self.power_w - measured_w - (self.mean_w if self.mean_w is not None else self.power_w - measured_w)
-        self.mean_w = (self.mean_w if self.mean_w is not None else self.power_w - measured_w) + weight * error
+        beside_w = self.power_w - measured_w
+        error = beside_w - (self.mean_w if self.mean_w is not None else beside_w)
+        self.mean_w = (self.mean_w if self.mean_w is not None else beside_w) + weight * error
         self.variance_w2 = (1 - weight) * (self.variance_w2 + weight * error * error)
+        if self.samples > 1:
+            leap_w = beside_w - self.last_w
+            self.noise_w2 += max(1.0 / (self.samples - 1), LEAST_WEIGHT) * (leap_w * leap_w / 2 - self.noise_w2)
+        self.last_w = beside_w
         self.counted_at = self.changed_at
         self.since = min(self.since, self.counted_at)
-        self.held.append((self.counted_at, self.mean_w, 2 * math.sqrt(self.variance_w2)))
+        self.held.append((self.counted_at, self.mean_w, self._spread_w(weight)))
         while self.held[0][0] < self.counted_at - hold_s:
             self.held.popleft()
         self.is_estimated = self.is_estimated or self.counted_at - self.since >= hold_s
+
+    def _spread_w(self, weight: float) -> Watts:
+        """Two standard deviations of what the mean may be wrong by. What leaps from one sample to the next is the meter's
+        own noise, and the mean has averaged over it; what swings more slowly than that is load, and counts in full."""
+        swing_w2 = max(0.0, self.variance_w2 - NOISE_ALONE * self.noise_w2)
+        return 2 * math.sqrt(swing_w2 + min(self.noise_w2, self.variance_w2) * weight / (2 - weight))
 
     def upper_w(self, at_share: float, least_w: Watts) -> Watts:
         """The auxiliary load to reckon with (W). `at_share` is the devices' draw over what it was when measured: an

@@ -402,7 +402,10 @@ def _is_noise(site: Site, feeder: FeederId, limit_w: Watts) -> bool:
     if sums.total_planned_w - limit_w > site.policy.dead_band_w(limit_w):
         return False
     to_come_w = max(0.0, sums.planned_w - sums.spread_w - sums.measured_w)
-    return meter.smoothed_w + to_come_w <= limit_w - site.policy.margin_w(limit_w)
+    likely_w = meter.smoothed_w
+    if meter.mean_w is not None and meter.counted_at == meter.changed_at:
+        likely_w = min(likely_w, sums.measured_w + meter.mean_w)  # averaged over more samples
+    return likely_w + to_come_w <= limit_w - site.policy.margin_w(limit_w)
 
 
 def _window(site: Site, moment: Seconds, ceilings: dict[FeederId, Ceiling]) -> Window | None:
