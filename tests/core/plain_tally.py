@@ -57,7 +57,7 @@ def _add(sums: PlainSums, device: Device, site: Site) -> None:
     if device.settled_at >= sampled_at:
         sums.just_moved_w += max(0.0, device.spec.rated_w - device.reserved_w)
     points, headed_for, setpoint = device.spec.points, device.headed_for(), device.setpoint
-    ratio = device.learned.get(setpoint.key) if setpoint is not None else None
+    ratio = device.learned_at(setpoint) if setpoint is not None else None
     if setpoint is not None and ratio is not None and ratio.samples >= LEARNED_SAMPLES and device.actuation is None:
         upper_w, mean_w = device.upper_w(setpoint), setpoint.draw_w * ratio.mean
         edge_w = math.floor(max(0.0, device.reserved_w - mean_w))

@@ -200,9 +200,8 @@ class PaperSite:
             inputs.answers.append(
                 Answer(command.device, command.actuation, ActuationStage.ANSWERED, self.now - 0.5 * dt_s)
             )
-        for device, point in self.points.items():
-            if device not in self.silent:
-                inputs.readings.append((device, reading_of(point, self.now)))
+        inputs.readings += [(device, self.reading_at(point)) for device, point in self.points.items()
+                            if device not in self.silent]  # fmt: skip
         for feeder in self.site.meters:
             if feeder not in self.dead_meters:
                 inputs.meters.append((feeder, MeterReading(self.now, self.true_w(feeder), float(next(self._noise)))))
@@ -212,6 +211,10 @@ class PaperSite:
         self.commands += [(self.now, command) for command in decision.commands]
         self.events += decision.events
         return decision
+
+    def reading_at(self, point: OperatingPoint) -> Reading:
+        """What a device set to `point` says of itself."""
+        return reading_of(point, self.now)
 
     def run(self, seconds: int) -> None:
         for _ in range(seconds):

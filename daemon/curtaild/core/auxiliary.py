@@ -125,8 +125,8 @@ class MeteredFeeder:
         self.is_estimated = self.is_estimated or self.counted_at - self.since >= hold_s
 
     def _spread_w(self, weight: float) -> Watts:
-        """Two standard deviations of what the mean may be wrong by. What leaps from one sample to the next is the meter's
-        own noise, and the mean has averaged over it; what swings more slowly than that is load, and counts in full."""
+        """Two standard deviations of what the mean may be wrong by. What leaps from one sample to the next is the
+        meter's own noise, and the mean has averaged over it; what swings more slowly is load, and counts in full."""
         swing_w2 = max(0.0, self.variance_w2 - NOISE_ALONE * self.noise_w2)
         return 2 * math.sqrt(swing_w2 + min(self.noise_w2, self.variance_w2) * weight / (2 - weight))
 

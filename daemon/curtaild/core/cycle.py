@@ -37,7 +37,6 @@ from curtaild.core.shed import shed
 from curtaild.core.site import Site
 from curtaild.core.tally import tally
 from curtaild_drivers.contract import (
-    OFF,
     DeviceId,
     FeederId,
     MeterReading,
@@ -371,7 +370,9 @@ def _waits_for_falls(site: Site, now: Seconds) -> bool:
 
 def _room(site: Site, now: Seconds) -> Room:
     """What each feeder is over by or has free, now and under the lower limits that are known to come."""
-    room = Room()
+    room = Room(unmetered=1.0 + site.policy.reading_error_fraction)
+    for feeder, meter in site.meters.items():
+        room.metered[feeder] = 1.0 if meter.is_fresh else room.unmetered
     for feeder in site.tree.specs:
         sums, limit_w, ramp_w = site.tallies[feeder], site.limit_w(feeder), site.ramp_w[feeder]
         is_over = sums.total_planned_w > limit_w + MILLIWATT and not _is_noise(site, feeder, limit_w)
@@ -446,16 +447,20 @@ def _unexplained_w(site: Site, feeder: FeederId, limit_w: Watts, now: Seconds) -
 
 
 def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> list[Event]:
-    """What no command can shed any more, told when it begins, moves by a per cent, or ends."""
+    """What no command can shed any more, told when it begins, moves by a per cent, or ends. At boot it is not known
+    before the devices are. What flex spares is spared from a routine limit alone."""
     events: list[Event] = []
+    if site.was_in_grace:
+        return events
     for feeder, left_w in over_w.items():
-        margin_w = site.policy.margin_w(site.limit_w(feeder))
+        limit_w = site.limit_w(feeder)
+        margin_w = site.policy.margin_w(limit_w)
         deficit_w = left_w - margin_w if left_w - margin_w > MILLIWATT else 0.0
         before_w = site.deficits[feeder]
         ended_or_began = (deficit_w == 0) != (before_w == 0)
         if ended_or_began or abs(deficit_w - before_w) > 0.01 * site.tree.specs[feeder].rating_w:
             site.deficits[feeder] = deficit_w
-            spared_w = min(deficit_w, site.tallies[feeder].spared_w)
+            spared_w = min(deficit_w, site.tallies[feeder].spared_w, max(0.0, site.firm_w[feeder] - limit_w))
             events.append(DeficitChanged(now, feeder, deficit_w, spared_w))
     return events
 
@@ -486,7 +491,7 @@ def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], 
             feeders_shed.add(device.spec.feeder)
             device.sheds += 1
             device.turn = None
-            device.restore_after = now + device.spec.min_off_s if target.key == OFF else now
+            device.restore_after = now + device.spec.min_off_s if target.rate <= 0.0 else now  # suspended is off too
         events.append(
             ActuationChanged(
                 now, actuation_id, name, stage, before, target, is_raise, reserved_w, device.draw_w, allocation_id, rule

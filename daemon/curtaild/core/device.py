@@ -80,11 +80,13 @@ class DrawRatio:
     """How much of a point's nominal draw a device really takes: a running mean with its spread.
 
     `upper` is the edge to reserve: two spreads above the mean; the table's word until three readings agree on better.
+    `at_w`: at which of the point's nominal draws (W): a power limit has many.
     """
 
     mean: float = 1.0
     variance: float = 0.0
     samples: int = 0
+    at_w: Watts = 0.0
     upper: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -283,16 +285,27 @@ class Device:
         """How close to a point's draw counts as being there."""
         return max(50.0, 0.03 * self.spec.rated_w)
 
-    def upper_w(self, point: OperatingPoint) -> Watts:
-        """The most the device is expected to draw at `point`, as learned for this very device."""
+    def learned_at(self, point: OperatingPoint) -> DrawRatio | None:
+        """What was learned at this very point. A power limit is a point of its own at each of its draws: it bounds what
+        a GPU draws and does not set it, so that one at 70 % of a high limit may draw all of a lower one."""
         ratio = self.learned.get(point.key)
-        watts = point.draw_w if ratio is None else point.draw_w * ratio.upper
+        return ratio if ratio is not None and abs(point.draw_w - ratio.at_w) <= self.tolerance_w() else None
+
+    def upper_w(self, point: OperatingPoint) -> Watts:
+        """The most the device is expected to draw at `point`, as learned for this very device. What drew less than one
+        limit is not expected to draw less than another, but no more under a lower one."""
+        ratio = self.learned.get(point.key)
+        watts = point.draw_w
+        if ratio is not None:
+            watts *= ratio.upper
+            if ratio.upper < 1.0 and point.draw_w != ratio.at_w:
+                watts = min(point.draw_w, max(watts, ratio.at_w * ratio.upper))
         return math.ceil(watts * 1024.0) / 1024.0  # `exact`, asked a hundred thousand times in a shed
 
     def edge_w(self, point: OperatingPoint) -> Watts:
         """How much of what it is counted with, settled at `point`, is there for the unit's spread: whole watts, so that
         sums of squares stay true too."""
-        ratio = self.learned.get(point.key)
+        ratio = self.learned_at(point)
         if ratio is None or ratio.samples < LEARNED_SAMPLES or self.reserved_w > self.upper_w(point):
             return 0.0
         return float(math.floor(max(0.0, self.reserved_w - point.draw_w * ratio.mean)))
@@ -302,10 +315,12 @@ class Device:
         return max(point.draw_w, self.upper_w(point))
 
     def most_w(self, point: OperatingPoint) -> Watts:
-        """The most that still passes for being at `point`; units differ before their own draw there is learned."""
-        ratio = self.learned.get(point.key)
+        """The most that still passes for being at `point`: what it is said to draw, or more where that was learned;
+        units differ before their own draw there is learned."""
+        ratio = self.learned_at(point)
         is_learned = ratio is not None and ratio.samples >= LEARNED_SAMPLES
-        return self.upper_w(point) * (1.0 if is_learned else UNIT_SPREAD) + self.tolerance_w()
+        upper_w = max(point.draw_w, self.upper_w(point))
+        return upper_w * (1.0 if is_learned else UNIT_SPREAD) + self.tolerance_w()
 
     def flex_floor(self) -> OperatingPoint | None:
         """The lowest point at which it keeps what its flex leaves it; `None` where a routine limit may take all."""
@@ -323,8 +338,11 @@ class Device:
         ratio = self.learned.get(point.key)
         if ratio is None or ratio.samples < LEARNED_SAMPLES:
             ratio = max(self.learned.values(), key=attrgetter("samples"), default=None)
-        is_learned = ratio is not None and ratio.samples >= LEARNED_SAMPLES and not point.is_off
-        return point.draw_w * ratio.mean if ratio is not None and is_learned else point.draw_w
+        if ratio is None or ratio.samples < LEARNED_SAMPLES or point.is_off:
+            return point.draw_w
+        if ratio.mean < 1.0:  # below what it drew there, all that a limit lets it
+            return min(point.draw_w, max(point.draw_w * ratio.mean, ratio.at_w * ratio.mean))
+        return point.draw_w * ratio.mean
 
     def headed_for(self) -> OperatingPoint | None:
         """Where it will be once what is in flight has settled."""

@@ -79,7 +79,9 @@ def _infer_setpoint(device: Device, reading: Reading) -> None:
         if said.divisible:
             said = hull.point_at(points, max(device.recent_w) + points.step_w)
         if reading.power_w is not None and said.draw_w > 0:
-            device.learned[said.key] = DrawRatio(mean=max(device.recent_w) / said.draw_w, samples=STEADY_READINGS)
+            device.learned[said.key] = DrawRatio(
+                mean=max(device.recent_w) / said.draw_w, samples=STEADY_READINGS, at_w=said.draw_w
+            )
     elif not is_plausible:
         return
     device.setpoint = said
@@ -124,11 +126,25 @@ def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, 
         detail = f"was set to {setpoint.key} ({setpoint.draw_w:.0f} W), says {said.key} ({said.draw_w:.0f} W)"
         return begin_condition(device, Condition.DRIFTED, now, detail)
     at_work = RunState.ASLEEP if setpoint.is_off else RunState.RUNNING
-    if reading.power_w is not None and reading.state is at_work and setpoint.draw_w > 0 and _stands_still(device):
-        ratio = reading.power_w / setpoint.draw_w
-        if 0.3 < ratio < 1.5:
-            device.learned.setdefault(setpoint.key, DrawRatio()).observe(ratio)
+    if reading.power_w is not None and reading.state is at_work and setpoint.draw_w > 0:
+        _learn(device, setpoint, reading.power_w / setpoint.draw_w)
     return []
+
+
+def _learn(device: Device, setpoint: OperatingPoint, ratio: float) -> None:
+    """What stands still says how much it draws there; one reading above what was expected already says how much it may:
+    else it would be brought back to where it was just shed from, and shed again."""
+    if not 0.3 < ratio < 1.5:
+        return
+    stands_still, known = _stands_still(device), device.learned_at(setpoint)
+    if not stands_still and ratio <= (known.upper if known is not None else 1.0):
+        return
+    if known is None:
+        known = device.learned[setpoint.key] = DrawRatio(at_w=setpoint.draw_w)
+    if stands_still:
+        known.observe(ratio)
+    else:
+        known.upper = ratio
 
 
 def _repeats(setpoint: OperatingPoint, reading: Reading) -> bool:
@@ -213,7 +229,7 @@ def _had_its_time(device: Device, actuation: Actuation, reading: Reading) -> boo
 
 
 def _has_risen(device: Device, actuation: Actuation, reading: Reading) -> bool:
-    ratio = device.learned.get(actuation.target.key)
+    ratio = device.learned_at(actuation.target)
     expected_w = actuation.target.draw_w * (
         ratio.mean if ratio is not None and ratio.samples >= LEARNED_SAMPLES else 1.0
     )

@@ -37,10 +37,14 @@ class Room:
     """What a feeder is over its limit by, or has free (W). `over_w`: to be shed. `firm_over_w`: to be shed even past
     the devices' flex, because a rating, an emergency or the fail-safe asks for it; empty where no device has one.
     `free_w`: may be given out. `edge_w2`: at the feeders where a meter lets the units' spreads add up by their squares,
-    the sum of those. `coming`: the lower limits ahead, the next one first."""
+    the sum of those. `coming`: the lower limits ahead, the next one first. A watt of a device's own word is held
+    against a limit as `unmetered` watts, its error included, and from the nearest meter above it on as `metered` there
+    says."""
 
     over_w: dict[FeederId, Watts] = field(default_factory=dict)
     free_w: dict[FeederId, Watts] = field(default_factory=dict)
     firm_over_w: dict[FeederId, Watts] = field(default_factory=dict)
     edge_w2: dict[FeederId, float] = field(default_factory=dict)
     coming: list[Window] = field(default_factory=list)
+    unmetered: float = 1.0
+    metered: dict[FeederId, float] = field(default_factory=dict)

@@ -41,19 +41,35 @@ class _Shedding:
 
     over_w: dict[FeederId, Watts]
     edge_w2: dict[FeederId, float]
+    unmetered: float = 1.0
+    metered: Mapping[FeederId, float] = field(default_factory=dict)
     targets: dict[Device, OperatingPoint] = field(default_factory=dict)
     rules: dict[Device, tuple[str, FeederId]] = field(default_factory=dict)
 
     def count(self, freed: Mapping[FeederId, _Freed], tree: FeederTree) -> None:
         """Take what was freed off every feeder that carried it."""
         for leaf, gain in freed.items():
-            gain_w = gain.watts
+            gain_w, counts = gain.watts, self.unmetered
             for feeder in tree.paths[leaf]:
+                counts = self.metered.get(feeder, counts)
                 if gain.edge_w2 > 0.0 and feeder in self.edge_w2:
                     before_w2 = self.edge_w2[feeder]
                     self.edge_w2[feeder] = max(0.0, before_w2 - gain.edge_w2)
                     gain_w = gain.watts - gain.edge_w + math.sqrt(before_w2) - math.sqrt(self.edge_w2[feeder])
-                self.over_w[feeder] -= gain_w
+                self.over_w[feeder] -= counts * gain_w
+
+    def counts_at(self, feeder: FeederId, leaf: FeederId, tree: FeederTree) -> float:
+        """What a watt of a device on `leaf` is held against the limit of `feeder` above it as."""
+        counts = self.unmetered
+        for member in tree.paths[leaf]:
+            counts = self.metered.get(member, counts)
+            if member == feeder:
+                break
+        return counts
+
+    def onward(self, over_w: dict[FeederId, Watts]) -> _Shedding:
+        """The same choice, of what else is over."""
+        return _Shedding(over_w, self.edge_w2, self.unmetered, self.metered, self.targets, self.rules)
 
 
 def shed(
@@ -71,7 +87,7 @@ def shed(
     """
     if not room.coming and not any(over_w > 0 for over_w in room.over_w.values()):
         return [], dict(room.over_w)
-    shedding = _Shedding(dict(room.over_w), dict(room.edge_w2))
+    shedding = _Shedding(dict(room.over_w), dict(room.edge_w2), room.unmetered, room.metered)
     _choose(shedding, by_feeder, tree, now)
     _choose_firmly(shedding, room.over_w, room.firm_over_w, by_feeder, tree, now)
     left_w = dict(shedding.over_w)
@@ -88,12 +104,7 @@ def _shed_ahead(
     sent, rules = dict(shedding.targets), dict(shedding.rules)
     for window in room.coming:
         freed_w = {feeder: room.over_w[feeder] - shedding.over_w[feeder] for feeder in tree.specs}
-        ahead = _Shedding(
-            {feeder: window.over_w[feeder] - freed_w[feeder] for feeder in tree.specs},
-            shedding.edge_w2,
-            shedding.targets,
-            shedding.rules,
-        )
+        ahead = shedding.onward({feeder: window.over_w[feeder] - freed_w[feeder] for feeder in tree.specs})
         _choose(ahead, by_feeder, tree, now)
         _choose_firmly(ahead, window.over_w, window.firm_over_w, by_feeder, tree, now)
         for feeder in tree.specs:
@@ -117,7 +128,7 @@ def _choose_firmly(
     left_w = {feeder: firm_w - over_w[feeder] + shedding.over_w[feeder] for feeder, firm_w in firm_over_w.items()}
     if not any(watts > MILLIWATT for watts in left_w.values()):
         return
-    firmly = _Shedding(dict(left_w), shedding.edge_w2, shedding.targets, shedding.rules)
+    firmly = shedding.onward(dict(left_w))
     _choose(firmly, by_feeder, tree, now, is_firm=True)
     for feeder, watts in left_w.items():
         shedding.over_w[feeder] -= watts - firmly.over_w[feeder]
@@ -185,7 +196,7 @@ class _Cohorts:
     def shed(self, tree: FeederTree) -> list[Device]:
         """Take steps, the least earning first, until the feeder is no longer over; whose."""
         over_w, taken = self._shedding.over_w, []
-        if self._are_all_needed():
+        if self._are_all_needed(tree):
             return self._take([(False, 0.0, 0, device, _lowest(device)) for device in self._pool], tree)
         self._enlist(self._pool)
         while self._least and over_w[self._feeder] > MILLIWATT:
@@ -215,15 +226,19 @@ class _Cohorts:
             self._enlist(now_taken)
         return taken
 
-    def _are_all_needed(self) -> bool:
+    def _are_all_needed(self, tree: FeederTree) -> bool:
         """Whether every step that there is would be taken: nobody then need ask in which order."""
-        shedding, freed_w = self._shedding, 0.0
+        shedding, left_w = self._shedding, self._shedding.over_w[self._feeder]
+        counts = {leaf: shedding.counts_at(self._feeder, leaf, tree) for leaf in tree.below[self._feeder]}
         for device in self._pool:
-            spec, share = device.spec, device.share
+            spec = device.spec
             if spec.points is None or (spec.flex is not None and not self._is_firm) or device in shedding.targets:
                 return False
-            freed_w += share.planned_w - share.lowest_w + share.edge_w
-        return freed_w < shedding.over_w[self._feeder]
+            gain_w = device.planned_w - device.upper_w(spec.points.lowest)
+            left_w -= counts[spec.feeder] * gain_w + device.share.edge_w
+            if left_w <= 0.0:
+                return False
+        return True
 
     def _enlist(self, devices: Iterable[Device]) -> None:
         """Put each device into the cohort of its next step."""
@@ -249,25 +264,30 @@ class _Cohorts:
         over_w = shedding.over_w[self._feeder]
         shared_w2 = shedding.edge_w2.get(self._feeder)
         freed: dict[FeederId, _Freed] = {}
+        counts: dict[FeederId, float] = {}
         taken: list[Device] = []
         for _, _, _, device, target in cohort:
             if over_w <= MILLIWATT:
                 break
             taken.append(device)
+            leaf = device.spec.feeder
+            counted = counts.get(leaf)
+            if counted is None:
+                counted = counts[leaf] = shedding.counts_at(self._feeder, leaf, tree)
             present = targets.get(device)
             gain_w = device.upper_w(present) if present is not None else device.planned_w
             edge_w = device.share.edge_w if present is None else 0.0
             left_w = device.upper_w(target)
-            if gain_w - left_w > over_w and (present := present or device.headed_for()) is not None:
-                target = _no_further(device, present, target, over_w)
+            if counted * (gain_w - left_w) > over_w and (present := present or device.headed_for()) is not None:
+                target = _no_further(device, present, target, over_w / counted)
                 left_w = device.upper_w(target)
             targets[device] = target
             gain_w -= left_w
-            gain = freed.get(device.spec.feeder)
+            gain = freed.get(leaf)
             if gain is None:
-                gain = freed[device.spec.feeder] = _Freed()
+                gain = freed[leaf] = _Freed()
             gain.watts += gain_w
-            over_w -= gain_w
+            over_w -= counted * gain_w
             if edge_w > 0.0:
                 gain.edge_w += edge_w
                 gain.edge_w2 += edge_w * edge_w
