@@ -22,6 +22,7 @@ class PlainSums:
     unseen_w: Watts = 0.0
     just_moved_w: Watts = 0.0
     in_doubt_w: Watts = 0.0
+    never_heard_w: Watts = 0.0
     edge_w: Watts = 0.0
     edge_w2: float = 0.0
     lowest_w: Watts = 0.0
@@ -39,13 +40,16 @@ def plain_tally(site: Site) -> dict[FeederId, PlainSums]:
 
 def _add(sums: PlainSums, device: Device, site: Site) -> None:
     error_fraction = site.policy.reading_error_fraction
-    draw_w = device.draw_w if device.draw_w is not None else device.reserved_w
+    is_given_up = device.draw_w is None and bool(device.conditions) and device.actuation is None
+    draw_w = 0.0 if is_given_up else device.draw_w if device.draw_w is not None else device.reserved_w
     seen_until, sampled_at = _seen_until(site, device.spec.feeder), _sampled_at(site, device.spec.feeder)
     sums.devices += 1
     sums.reserved_w += device.reserved_w
     sums.planned_w += device.planned_w
     sums.measured_w += draw_w
-    if not device.is_draw_known:
+    if is_given_up:
+        sums.never_heard_w += device.reserved_w
+    elif not device.is_draw_known:
         sums.in_doubt_w += device.reserved_w
     if device.actuation is not None:
         sums.in_flight += 1
@@ -73,7 +77,7 @@ def _seen_until(site: Site, feeder: FeederId) -> Seconds | None:
     """The last counted sample of the nearest fresh meter above."""
     for above in site.tree.paths[feeder]:
         meter = site.meters.get(above)
-        if meter is not None and meter.is_fresh and meter.is_estimated:
+        if meter is not None and (meter.is_remembered or (meter.is_fresh and meter.is_estimated)):
             return meter.counted_at
     return None
 
