@@ -13,7 +13,7 @@ from curtaild.core import dispatch, interlock
 from curtaild.core.device import Device, Earning
 from curtaild.core.events import ActuationStage
 from curtaild.core.limits import UNLIMITED, Limit, within
-from curtaild.core.market import loses_money, step_down, step_up
+from curtaild.core.market import fine_step_up, loses_money, step_down
 from curtaild.core.room import AHEAD_S, MILLIWATT, Room, Window
 from curtaild.core.shed import UNREADABLE, shed
 from curtaild.core.site import Site
@@ -230,7 +230,7 @@ def _held_by(site: Site, device: Device, now: Seconds) -> Iterator[str]:
         yield "an exchange for value is under way, and those rise first that it makes room for"
     if points is None or setpoint is None:
         return
-    step = step_up(device, setpoint)
+    step = fine_step_up(device, setpoint)
     if step is None:
         return
     _, target = step

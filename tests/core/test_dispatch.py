@@ -35,7 +35,7 @@ from curtaild.core.hull import point_at
 from curtaild.core.policy import Policy
 from curtaild.core.room import AHEAD_S, MILLIWATT, Room
 from curtaild.core.shed import shed
-from curtaild_drivers.contract import FeederId, OperatingPoint, OperatingPoints, Seconds, Watts
+from curtaild_drivers.contract import OFF, FeederId, OperatingPoint, OperatingPoints, Seconds, Watts
 
 NOW = 10_000.0
 AT_ONCE = Policy(restart_jitter_s=0.0)
@@ -160,10 +160,47 @@ def test_a_miner_that_restarts_at_every_change_stays_until_what_restarts_lose_is
     assert sheds([plain, slider], 1_000.0)[0] == {"plain": ("low", 1_500.0)}
     low = settled(spec_of("low", MODES, restarts=True, settle_up_s=300.0), "low")
     low_at = point_of(MODES, "low")
-    up, up_plain = market.step_up(low, low_at), market.step_up(plain, low_at)
+    up, up_plain = market.step_up(low, low_at, EXACT), market.step_up(plain, low_at, EXACT)
     assert up is not None
     assert up_plain is not None
     assert up[0] < up_plain[0]
+
+
+FINE = ladder((OFF, 0.0, 0.0), ("a", 1_000.0, 60.0), ("b", 2_000.0, 110.0), ("c", 3_000.0, 155.0))
+"""Its steps earn 60, 50 and 45 per kW: the upper two nearly alike."""
+
+
+@pytest.mark.parametrize(
+    ("over_w", "goes_to"),
+    [
+        (900.0, {"x": ("b", 2_000.0)}),  # no further than it must
+        (1_500.0, {"x": ("a", 1_000.0)}),  # one command where two would do
+        (2_500.0, {"x": ("a", 1_000.0), "y": ("b", 2_000.0)}),  # but it is stopped only when its turn comes
+    ],
+)
+def test_steps_that_earn_nearly_alike_are_taken_in_one(over_w: Watts, goes_to: dict[str, tuple[str, Watts]]) -> None:
+    assert sheds([settled(spec_of(name, FINE), "c") for name in "xy"], over_w)[0] == goes_to
+
+
+@pytest.mark.parametrize(
+    ("free_w", "goes_to"),
+    [
+        (900.0, {}),
+        (1_500.0, {"x": ("b", 2_000.0)}),
+        (2_000.0, {"x": ("c", 3_000.0)}),
+        (3_000.0, {"x": ("c", 3_000.0), "y": ("b", 2_000.0)}),
+    ],
+)
+def test_steps_that_earn_nearly_alike_are_given_back_in_one(
+    free_w: Watts, goes_to: dict[str, tuple[str, Watts]]
+) -> None:
+    assert raises([settled(spec_of(name, FINE), "a") for name in "xy"], free_w) == goes_to
+
+
+def test_no_step_is_taken_along_that_earns_less_than_its_energy() -> None:
+    policy = replace(EXACT, energy_price_per_wh=0.047)
+    devices = [settled(spec_of("x", FINE, price_per_rate_h=1.0), "a")]
+    assert raises(devices, 9_000.0, policy=policy) == {"x": ("b", 2_000.0)}
 
 
 @pytest.mark.parametrize(

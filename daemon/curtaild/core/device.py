@@ -32,10 +32,11 @@ Step: TypeAlias = tuple[Earning, OperatingPoint]
 
 @dataclass(slots=True)
 class Steps:
-    """The next steps by present draw, as far as they were asked for: one record for all devices of a kind."""
+    """The next steps by present draw, those up by the price of energy too, as far as they were asked for: one record
+    for all devices of a kind."""
 
     down: dict[Watts, Step | None] = field(default_factory=dict)
-    up: dict[Watts, Step | None] = field(default_factory=dict)
+    up: dict[tuple[Watts, float | None], Step | None] = field(default_factory=dict)
 
 
 LEARNED_SAMPLES = 3

@@ -16,7 +16,7 @@ from curtaild.core.market import loses_money, step_up
 from curtaild.core.policy import Policy
 from curtaild.core.room import Move, Room
 from curtaild.core.shed import UNREADABLE
-from curtaild_drivers.contract import DeviceId, OperatingPoint, Seconds, Watts
+from curtaild_drivers.contract import DeviceId, OperatingPoint, OperatingPoints, Seconds, Watts
 
 SMALLEST_RAISE = 0.05  # of rated draw: what is less is not worth a command
 
@@ -76,15 +76,10 @@ def give_back(
         held_w = device.reserved_w if earlier is None else worst_w(device, present, policy)
         target, needed_w = upper, worst_w(device, upper, policy) - held_w
         if needed_w > free_here_w:
-            if not upper.divisible or worst_w(device, present, policy) - held_w > free_here_w:
+            fitting = _as_far_as(device, points, present, upper, held_w + free_here_w, policy)
+            if fitting is None:
                 continue
-            ratio = worst_w(device, upper, policy) / upper.draw_w
-            target = hull.point_at(points, (held_w + free_here_w) / ratio)
-            if target.draw_w - present.draw_w < max(points.step_w, SMALLEST_RAISE * device.spec.rated_w):
-                continue
-            needed_w = worst_w(device, target, policy) - held_w
-            if needed_w > free_here_w:
-                continue
+            target, needed_w = fitting, worst_w(device, fitting, policy) - held_w
         targets[device] = target
         rules[device] = f"{bottleneck} has {free_here_w:.0f} W free"
         if needed_w > 0.0:
@@ -118,7 +113,7 @@ class _Choice:
 
     def offer(self, device: Device, present: OperatingPoint | None, follows: bool = False) -> None:
         """The next step up from `present`, unless it earns less than its energy."""
-        step = step_up(device, present) if present is not None else None
+        step = step_up(device, present, self._policy) if present is not None else None
         if present is None or step is None:
             return
         (protection, priority, worth), upper = step
@@ -126,8 +121,6 @@ class _Choice:
             if device.spec.id not in self._wanted:
                 return
             upper = self._wanted[device.spec.id]
-        if loses_money(device, present, upper, self._policy):
-            return
         key = (-protection, -priority, -worth)
         cohort = self._cohorts.get(key)
         if cohort is None:
@@ -143,6 +136,29 @@ class _Choice:
             for _, _, device, upper, follows in cohort:
                 self._followers -= follows
                 yield device, upper
+
+
+def _as_far_as(
+    device: Device,
+    points: OperatingPoints,
+    present: OperatingPoint,
+    upper: OperatingPoint,
+    most_w: Watts,
+    policy: Policy,
+) -> OperatingPoint | None:
+    """As far towards `upper` as fits into `most_w`, if that is worth a command."""
+    if worst_w(device, present, policy) > most_w:
+        return None
+    on_the_way = [point for point in hull.hull(points) if present.draw_w < point.draw_w < upper.draw_w]
+    target = next((point for point in reversed(on_the_way) if worst_w(device, point, policy) <= most_w), present)
+    following = next((point for point in on_the_way if point.draw_w > target.draw_w), upper)
+    if following.divisible:
+        ratio = worst_w(device, following, policy) / following.draw_w
+        part = hull.point_at(points, most_w / ratio)
+        is_worth_it = part.draw_w - present.draw_w >= max(points.step_w, SMALLEST_RAISE * device.spec.rated_w)
+        if is_worth_it and part.draw_w > target.draw_w and worst_w(device, part, policy) <= most_w:
+            return part
+    return target if target is not present else None
 
 
 def worst_w(device: Device, point: OperatingPoint, policy: Policy) -> Watts:

@@ -11,12 +11,13 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from curtaild.core import hull
 from curtaild.core.device import Device
 from curtaild.core.dispatch import worst_w
 from curtaild.core.feeders import FeederTree
-from curtaild.core.market import PRICED, loses_money, step_down, step_up
+from curtaild.core.market import LASTS_S, PRICED, fine_step_down, fine_step_up, loses_money, restart_loss
 from curtaild.core.policy import Policy
 from curtaild.core.room import Move, Room
 from curtaild_drivers.contract import DeviceId, OperatingPoint, Seconds, Watts
@@ -24,6 +25,9 @@ from curtaild_drivers.contract import DeviceId, OperatingPoint, Seconds, Watts
 ENDS_WITHIN_S = 300.0
 PAYS_BACK_S = 1_800.0
 """What an exchange loses while devices fall and rise must be earned again within this time."""
+
+
+_draw_w = attrgetter("draw_w")
 
 
 @dataclass(slots=True)
@@ -82,13 +86,13 @@ def _is_anything_upside_down(present: dict[Device, OperatingPoint], policy: Poli
         step[0]
         for device, point in present.items()
         if now >= device.restore_after
-        and (step := step_up(device, point)) is not None
+        and (step := fine_step_up(device, point)) is not None
         and not loses_money(device, point, step[1], policy)
     )
     downs = (
         step[0]
         for device, point in present.items()
-        if _may_fall(device, now) and (step := step_down(device, point)) is not None
+        if _may_fall(device, now) and (step := fine_step_down(device, point)) is not None
     )
     best, worst = max(ups, default=None), min(downs, default=None)
     return best is not None and worst is not None and best > worst
@@ -137,7 +141,7 @@ def _offer(
     now: Seconds,
 ) -> None:
     """Its next step up, no further than where it stands if it may not rise yet."""
-    step = step_up(device, point)
+    step = fine_step_up(device, point)
     if step is None or loses_money(device, point, step[1], policy):
         return
     earning, upper = step
@@ -174,6 +178,7 @@ def _pays(present: dict[Device, OperatingPoint], best: dict[Device, OperatingPoi
     before: defaultdict[float, float] = defaultdict(float)
     gained: defaultdict[float, float] = defaultdict(float)
     lost: defaultdict[float, float] = defaultdict(float)
+    restarts: defaultdict[float, float] = defaultdict(float)
     down_s = up_s = 0.0
     for device, point in present.items():
         price = device.spec.price_per_rate_h
@@ -184,6 +189,7 @@ def _pays(present: dict[Device, OperatingPoint], best: dict[Device, OperatingPoi
             continue
         gained[priority] += change
         lost[priority] += max(0.0, -change)
+        restarts[priority] += price * restart_loss(device, *sorted((point, best[device]), key=_draw_w)) * LASTS_S
         if best[device].draw_w < point.draw_w:
             down_s = max(down_s, device.spec.settle_down_s)
         else:
@@ -193,5 +199,5 @@ def _pays(present: dict[Device, OperatingPoint], best: dict[Device, OperatingPoi
         if gained[priority] < -band:
             return False
         if gained[priority] > band:
-            return gained[priority] * PAYS_BACK_S >= lost[priority] * (down_s + up_s)
+            return gained[priority] * PAYS_BACK_S >= lost[priority] * (down_s + up_s) + restarts[priority]
     return False

@@ -8,11 +8,13 @@ from __future__ import annotations
 from curtaild.core import hull
 from curtaild.core.device import Device, Step
 from curtaild.core.policy import Policy
-from curtaild_drivers.contract import OperatingPoint
+from curtaild_drivers.contract import OperatingPoint, OperatingPoints
 
 MOST_STEPS = 10_000  # kept of one kind of device; a divisible range has many
 LASTS_S = 900.0
 """How long a step lasts until it is undone, for want of better knowledge: in that time it must earn what it costs."""
+TOGETHER = 0.15
+"""Steps of one device are taken in one where they earn as much per watt, but for this: few moves, and large ones."""
 PRICED = -1.0
 """The priority of what has a price: below all that have none, and comparable with each other by money alone."""
 
@@ -59,7 +61,8 @@ def earns_too_little(device: Device, policy: Policy) -> bool:
 
 
 def step_down(device: Device, present: OperatingPoint | None) -> Step | None:
-    """The next step down its hull; where its draw is unknown it is taken to be all that it is planned with."""
+    """The next step down its hull, further ones that earn hardly more included; it earns what the first of them does.
+    Where its draw is unknown it is taken to be all that it is planned with."""
     if present is None:
         return _down(device, None)
     steps = device.steps.down
@@ -72,7 +75,12 @@ def step_down(device: Device, present: OperatingPoint | None) -> Step | None:
         return step
 
 
-def _down(device: Device, present: OperatingPoint | None) -> Step | None:
+def fine_step_down(device: Device, present: OperatingPoint) -> Step | None:
+    """To the very next point on its hull, whatever moving costs."""
+    return _down(device, present, is_fine=True)
+
+
+def _down(device: Device, present: OperatingPoint | None, is_fine: bool = False) -> Step | None:
     points = device.spec.points
     if points is None:
         return None
@@ -80,9 +88,8 @@ def _down(device: Device, present: OperatingPoint | None) -> Step | None:
     lower = hull.below(points, upper.draw_w if present is not None else max(device.planned_w, upper.draw_w))
     if lower is None:
         return None
-    if device.spec.restarts:  # one restart over two steps may be cheaper than one over the first
-        below = [point for point in hull.hull(points) if point.draw_w <= lower.draw_w]
-        lower = min(below, key=lambda point: (_with_restarts(device, point, upper, 1.0), -point.draw_w))
+    nearest = lower
+    lower = _as_low_as_pays(device, points, lower, upper, 0.0 if is_fine else TOGETHER)
     protection = 0
     floor = device.flex_floor()
     if floor is not None:
@@ -90,22 +97,56 @@ def _down(device: Device, present: OperatingPoint | None) -> Step | None:
             protection = 1 + device.spec.emergency_order
         elif lower.draw_w < floor.draw_w:
             lower = floor
-    return (protection, *_with_restarts(device, lower, upper, 1.0)), lower
+    first = _as_low_as_pays(device, points, nearest, upper, 0.0)
+    return (protection, *_with_restarts(device, first, upper, 1.0)), lower
 
 
-def step_up(device: Device, present: OperatingPoint) -> Step | None:
-    """The next step up its hull; what a firm limit took past its flex comes back first, in the opposite order."""
-    steps = device.steps.up
+def _as_low_as_pays(
+    device: Device, points: OperatingPoints, lower: OperatingPoint, upper: OperatingPoint, together: float
+) -> OperatingPoint:
+    """The lowest point on the hull that costs hardly more per watt (`together`) than the cheapest; a stop only where
+    that is the cheapest: of a device that restarts one restart over all steps may cost less than one over the first."""
+    below = [point for point in hull.hull(points) if point.draw_w <= lower.draw_w]
+    costs = [_with_restarts(device, point, upper, 1.0)[1] for point in below]
+    cheapest = min(costs)
+    most = (1 + together) * cheapest
+    return next(
+        point
+        for point, cost in zip(below, costs, strict=True)
+        if cost == cheapest or (cost <= most and not point.is_off)
+    )
+
+
+def step_up(device: Device, present: OperatingPoint, policy: Policy) -> Step | None:
+    """The next step up its hull, further ones that earn hardly less included; it earns what the first of them does.
+    What a firm limit took past its flex comes back first, in the opposite order. `None` where it would earn less than
+    its energy."""
+    steps, asked = device.steps.up, (present.draw_w, policy.energy_price_per_wh)
     try:
-        return steps[present.draw_w]
+        return steps[asked]
     except KeyError:
         if len(steps) >= MOST_STEPS:
             steps.clear()
-        step = steps[present.draw_w] = _up(device, present)
+        step = steps[asked] = _up(device, present, policy)
         return step
 
 
-def _up(device: Device, present: OperatingPoint) -> Step | None:
+def _up(device: Device, present: OperatingPoint, policy: Policy) -> Step | None:
+    points, step = device.spec.points, fine_step_up(device, present)
+    if points is None or step is None or loses_money(device, present, step[1], policy):
+        return None
+    (protection, _, _), upper = step
+    least = _with_restarts(device, present, upper, -1.0)[1] / (1 + TOGETHER)
+    for point in hull.hull(points) if not protection else ():
+        if point.draw_w > upper.draw_w:
+            if _with_restarts(device, present, point, -1.0)[1] < least or loses_money(device, upper, point, policy):
+                break
+            upper = point
+    return step[0], upper
+
+
+def fine_step_up(device: Device, present: OperatingPoint) -> Step | None:
+    """To the very next point on its hull, whatever moving costs."""
     points = device.spec.points
     if points is None:
         return None

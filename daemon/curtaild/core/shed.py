@@ -307,8 +307,14 @@ def _lowest(device: Device) -> OperatingPoint:
 def _no_further(device: Device, present: OperatingPoint, lower: OperatingPoint, over_w: Watts) -> OperatingPoint:
     """Between `present` and `lower`, where `over_w` is freed."""
     points = device.spec.points
-    if points is None or not present.divisible:
+    if points is None:
         return lower
+    if not present.divisible:
+        if device.spec.restarts:
+            return lower  # another step would be another restart
+        enough_w = device.upper_w(present) - over_w
+        between = (point for point in reversed(hull.hull(points)) if lower.draw_w < point.draw_w < present.draw_w)
+        return next((point for point in between if device.upper_w(point) <= enough_w), lower)
     ratio = max(device.upper_w(present) / present.draw_w, 0.1) if present.draw_w > 0 else 1.0
     steps_down = max(1, math.ceil(over_w / ratio / points.step_w))
     draw_w = present.draw_w - steps_down * points.step_w
