@@ -124,7 +124,7 @@ class DeviceModel:
             measures_power=self.measures_power,
             throttles=True,
             stops=True,
-            settle_down_s=restart_s if self.restarts else max(self.fall_s, self.trim_s),
+            settle_down_s=max(self.fall_s, self.trim_s),  # a restart falls at once: to its boot
             settle_up_s=restart_s,
             restarts=self.restarts,
         )
