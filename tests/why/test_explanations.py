@@ -78,7 +78,7 @@ def test_each_is_told_its_place_its_step_and_what_it_earns(tmp_path: Path) -> No
 def test_at_rest_under_a_limit_whoever_stays_down_is_told_why(tmp_path: Path) -> None:
     living = Living(tmp_path, Order(301.0, at(tmp_path, 0.5)), until_s=900.0)
     held = [why for why in living.all() if "as high as it goes" not in why.held_by[0]]
-    assert 5 < len(held) < 20
+    assert len(held) > 5
     assert all("under" in why.held_by[-1] for why in held)
     assert any("order-1" in why.held_by[-1] for why in held)
 

@@ -43,6 +43,7 @@ class _Shedding:
     edge_w2: dict[FeederId, float]
     unmetered: float = 1.0
     metered: Mapping[FeederId, float] = field(default_factory=dict)
+    in_order: bool = False
     targets: dict[Device, OperatingPoint] = field(default_factory=dict)
     rules: dict[Device, tuple[str, FeederId]] = field(default_factory=dict)
 
@@ -69,11 +70,15 @@ class _Shedding:
 
     def onward(self, over_w: dict[FeederId, Watts]) -> _Shedding:
         """The same choice, of what else is over."""
-        return _Shedding(over_w, self.edge_w2, self.unmetered, self.metered, self.targets, self.rules)
+        return _Shedding(over_w, self.edge_w2, self.unmetered, self.metered, self.in_order, self.targets, self.rules)
 
 
 def shed(
-    by_feeder: Mapping[FeederId, Iterable[Device]], tree: FeederTree, room: Room, now: Seconds
+    by_feeder: Mapping[FeederId, Iterable[Device]],
+    tree: FeederTree,
+    room: Room,
+    now: Seconds,
+    in_order: bool = False,
 ) -> tuple[list[Move], dict[FeederId, Watts]]:
     """What must go down, and what each feeder is still over by once it has.
 
@@ -84,10 +89,12 @@ def shed(
     time: a site that hears nobody for a minute does not stop for it. Those that misbehave are asked last and not
     counted on; whatever is still over afterwards is the deficit. For a limit still to come each device is asked its own
     settle time ahead, so that the draw is down when the window opens.
+
+    `in_order`: the moves are wanted in the order in which devices are asked, even where all are needed anyway.
     """
     if not room.coming and not any(over_w > 0 for over_w in room.over_w.values()):
         return [], dict(room.over_w)
-    shedding = _Shedding(dict(room.over_w), dict(room.edge_w2), room.unmetered, room.metered)
+    shedding = _Shedding(dict(room.over_w), dict(room.edge_w2), room.unmetered, room.metered, in_order)
     _choose(shedding, by_feeder, tree, now)
     _choose_firmly(shedding, room.over_w, room.firm_over_w, by_feeder, tree, now)
     left_w = dict(shedding.over_w)
@@ -229,6 +236,8 @@ class _Cohorts:
     def _are_all_needed(self, tree: FeederTree) -> bool:
         """Whether every step that there is would be taken: nobody then need ask in which order."""
         shedding, left_w = self._shedding, self._shedding.over_w[self._feeder]
+        if shedding.in_order:
+            return False
         counts = {leaf: shedding.counts_at(self._feeder, leaf, tree) for leaf in tree.below[self._feeder]}
         for device in self._pool:
             spec = device.spec
