@@ -1,5 +1,5 @@
-"""HTTP/2 as far as short calls on a kept connection need it (RFC 9113), in frames of our own: a library for every
-purpose takes three times the CPU. What the far end sends is bounded; what breaks the rules ends the connection.
+"""HTTP/2 as far as short calls on a kept connection need it (RFC 9113), in frames of our own: with a library for
+every purpose a reading took twice the CPU. What the far end sends is bounded; who breaks the rules is hung up on.
 """
 
 from __future__ import annotations
