@@ -22,7 +22,7 @@ from telemetry.sites import THE_SITE, THE_STATUS, status_at
 
 COMMAND = (sys.executable, "-c", "from curtaild.cli import main; main()", "status")
 WELL = HealthReport(config_loaded=True, cycles=7, cycle_age_s=0.4)
-IN_TIME_S = 60.0
+IN_TIME_S = 240.0
 
 
 @asynccontextmanager
