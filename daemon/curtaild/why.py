@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from curtaild.core import dispatch, interlock
+from curtaild.core import dispatch
+from curtaild.core.budget import free_room
 from curtaild.core.device import Device, Earning
 from curtaild.core.events import ActuationStage
-from curtaild.core.limits import UNLIMITED, Limit, within
+from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.market import fine_step_up, loses_money, step_down
-from curtaild.core.room import AHEAD_S, MILLIWATT, Room, Window
+from curtaild.core.room import MILLIWATT, Room
 from curtaild.core.shed import UNREADABLE, shed
 from curtaild.core.site import Site
 from curtaild.narrate import watts
@@ -219,7 +220,7 @@ def _held_by(site: Site, device: Device, now: Seconds) -> Iterator[str]:
     over = [feeder for feeder, sums in site.tallies.items() if sums.total_planned_w > site.limit_w(feeder) + MILLIWATT]
     if over:
         yield f"{', '.join(over)} is over its limit: nothing rises while anything must be shed"
-    root, room = site.tree.root, _room(site, now)
+    root, room = site.tree.root, free_room(site, now)
     dead_band_w = policy.dead_band_w(site.limit_w(root))
     if room.free_w[root] <= dead_band_w:
         yield (
@@ -289,22 +290,6 @@ def _held_by_room(site: Site, device: Device, target: OperatingPoint, room: Room
         f"{bottleneck} has {watts(max(0.0, least_w))} free{ramped} under {_limit(site, bottleneck)}, and its step to "
         f"{_named(target)} may take {watts(needs_w)} and the error of what no meter has seen yet"
     )
-
-
-def _room(site: Site, now: Seconds) -> Room:
-    """What each feeder has free, as the next cycle will find it if nothing changes."""
-    policy = site.policy
-    room = Room(over_w=dict.fromkeys(site.tree.specs, 0.0))
-    for feeder in site.tree.specs:
-        ramp_w = site.ramp_w.get(feeder, 0.0)
-        room.free_w[feeder] = ramp_w - policy.margin_w(ramp_w) - site.tallies[feeder].total_reserved_w
-    interlock.hold_room(site.interlocks, site.tree, room, now)
-    for moment, ceilings in site.link.coming(now, now + site.slowest.down_s + site.slowest.up_s + AHEAD_S):
-        limits_w = {f: within(ceilings.get(f, UNLIMITED), spec.rating_w) for f, spec in site.tree.specs.items()}
-        if any(limit_w < site.limit_w(feeder) for feeder, limit_w in limits_w.items()):
-            free_w = {f: w - policy.margin_w(w) - site.tallies[f].total_reserved_w for f, w in limits_w.items()}
-            room.coming.append(Window(moment, dict.fromkeys(limits_w, 0.0), free_w))
-    return room
 
 
 def _limit(site: Site, feeder: FeederId) -> str:

@@ -2,7 +2,7 @@
 them `absorb` takes what devices say and decides nothing, so that a step has little to read.
 
 The way of an allocation: `link.receive` takes it, `link.ceilings` turns it into watts per feeder, `reserve` and `tally`
-say what may be drawn, `_room` what is over or free, `shed`, `dispatch` and `exchange` who moves, `_issue` makes the
+say what may be drawn, `room_of` what is over or free, `shed`, `dispatch` and `exchange` who moves, `_issue` makes the
 commands, `compliance` tells the grid.
 """
 
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from curtaild.core import dispatch, interlock, reserve
 from curtaild.core.allocation import AllocationId, GridMessage
+from curtaild.core.budget import room_of
 from curtaild.core.compliance import Standing
 from curtaild.core.device import Actuation, Device, exact
 from curtaild.core.events import (
@@ -29,10 +30,10 @@ from curtaild.core.events import (
     MeterChanged,
 )
 from curtaild.core.exchange import exchange
-from curtaild.core.limits import UNLIMITED, Ceiling, Limit, within
+from curtaild.core.limits import UNLIMITED, Limit, within
 from curtaild.core.link import FAILSAFE
 from curtaild.core.market import earns_too_little
-from curtaild.core.room import AHEAD_S, MILLIWATT, Move, Room, Window
+from curtaild.core.room import MILLIWATT, Move, Room
 from curtaild.core.shed import shed
 from curtaild.core.site import Site
 from curtaild.core.tally import tally
@@ -46,12 +47,6 @@ from curtaild_drivers.contract import (
     Seconds,
     Watts,
 )
-
-TRIM_AFTER_S = 20.0
-"""A shed shows at the meter within this, or something else draws."""
-
-TRIM_CONFIRMED_S = 5.0
-"""So long a meter must stay above the limit: one noisy sample moves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +303,7 @@ def _ramps(site: Site, now: Seconds) -> dict[FeederId, float]:
 def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[FeederId], list[Event]]:
     """One kind of move in a cycle: what must fall; else what loses money; else what may rise; else an exchange. And the
     feeders whose fans are to be started."""
-    room = _room(site, now)
+    room = room_of(site, now)
     starts: list[FeederId] = []
     moves, over_w = shed(site.roster.can_fall(), site.tree, room, now)
     deficits = _note_deficits(site, over_w, now)
@@ -366,84 +361,6 @@ def _waits_for_falls(site: Site, now: Seconds) -> bool:
         site.exchange = None
         return False
     return not under_way.is_down
-
-
-def _room(site: Site, now: Seconds) -> Room:
-    """What each feeder is over by or has free, now and under the lower limits that are known to come."""
-    room = Room(unmetered=1.0 + site.policy.reading_error_fraction)
-    for feeder, meter in site.meters.items():
-        room.metered[feeder] = 1.0 if meter.is_fresh else room.unmetered
-    for feeder in site.tree.specs:
-        sums, limit_w, ramp_w = site.tallies[feeder], site.limit_w(feeder), site.ramp_w[feeder]
-        is_over = sums.total_planned_w > limit_w + MILLIWATT and not _is_noise(site, feeder, limit_w)
-        over_w = sums.total_planned_w - limit_w if is_over else _unexplained_w(site, feeder, limit_w, now)
-        room.over_w[feeder] = over_w + site.policy.margin_w(limit_w) if over_w > 0 else 0.0
-        room.free_w[feeder] = ramp_w - site.policy.margin_w(ramp_w) - sums.total_reserved_w
-        if site.has_flex:
-            margin_w = site.policy.margin_w(limit_w)
-            room.firm_over_w[feeder] = _firm_part_w(room.over_w[feeder], limit_w, site.firm_w[feeder], margin_w)
-        if sums.spread_w > 0.0:
-            room.edge_w2[feeder] = sums.edge_w2
-    interlock.hold_room(site.interlocks, site.tree, room, now)
-    horizon = now + site.slowest.down_s + site.slowest.up_s + AHEAD_S
-    room.coming = [
-        window
-        for moment, ceilings in site.link.coming(now, horizon)
-        if (window := _window(site, moment, ceilings)) is not None
-    ]
-    return room
-
-
-def _is_noise(site: Site, feeder: FeederId, limit_w: Watts) -> bool:
-    """Whether a fresh meter shows that a little over by the sum of upper edges is none in truth: with all added that is
-    yet to rise, and nothing taken off that is yet to fall, the meter would still show the limit kept."""
-    sums, meter = site.tallies[feeder], site.meters.get(feeder)
-    if meter is None or not meter.is_fresh or not meter.is_estimated:
-        return False
-    if sums.total_planned_w - limit_w > site.policy.dead_band_w(limit_w):
-        return False
-    to_come_w = max(0.0, sums.planned_w - sums.spread_w - sums.measured_w)
-    likely_w = meter.smoothed_w
-    if meter.mean_w is not None and meter.counted_at == meter.changed_at:
-        likely_w = min(likely_w, sums.measured_w + meter.mean_w)  # averaged over more samples
-    return likely_w + to_come_w <= limit_w - site.policy.margin_w(limit_w)
-
-
-def _window(site: Site, moment: Seconds, ceilings: dict[FeederId, Ceiling]) -> Window | None:
-    """What stands in the way of the limits that begin at `moment`; `None` if none is lower than now."""
-    window = Window(moment, {}, {})
-    is_lower = False
-    firm = site.link.firm(moment) if site.has_flex else None
-    for feeder, spec in site.tree.specs.items():
-        sums = site.tallies[feeder]
-        limit_w = within(ceilings.get(feeder, UNLIMITED), spec.rating_w)
-        margin_w = site.policy.margin_w(limit_w)
-        is_lower |= limit_w < site.limit_w(feeder)
-        window.over_w[feeder] = sums.total_planned_w - limit_w + margin_w if sums.total_planned_w > limit_w else 0.0
-        window.free_w[feeder] = limit_w - margin_w - sums.total_reserved_w
-        if firm is not None:
-            firm_w = within(firm.get(feeder, UNLIMITED), spec.rating_w)
-            window.firm_over_w[feeder] = _firm_part_w(window.over_w[feeder], limit_w, firm_w, margin_w)
-    return window if is_lower else None
-
-
-def _firm_part_w(over_w: Watts, limit_w: Watts, firm_w: Watts, margin_w: Watts) -> Watts:
-    """How much of what is over `limit_w`, margin included, is over the firm limit too."""
-    above_w = firm_w - limit_w
-    return over_w - above_w if over_w - margin_w > above_w else 0.0
-
-
-def _unexplained_w(site: Site, feeder: FeederId, limit_w: Watts, now: Seconds) -> Watts:
-    """What a fresh meter shows above the limit though every command should have had its effect: whatever it is, it must
-    be shed. Counted only after a while without commands below, so that no step is shed twice."""
-    meter = site.meters.get(feeder)
-    if meter is None or not meter.is_fresh or meter.settled_w <= limit_w:
-        site.over_since.pop(feeder, None)
-        return 0.0
-    over_since = site.over_since.setdefault(feeder, now)
-    is_lasting = now - over_since >= TRIM_CONFIRMED_S
-    is_quiet = now - site.shed_at.get(feeder, -math.inf) >= TRIM_AFTER_S
-    return meter.settled_w - limit_w if is_lasting and is_quiet else 0.0
 
 
 def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> list[Event]:
