@@ -81,7 +81,7 @@ def test_below_the_miners_floor_the_nodes_are_limited(tmp_path: Path) -> None:
     emulated = hybrid(tmp_path)
     order = Order(60.0, emulated.capacity.floor_w + 1_000.0)
     found = rehearse(emulated, Play("cut", "one cut", (order,), 300.0), Troubles(), seed=1)
-    assert found.trace.groups_w["training"][-1] == pytest.approx(3 * 4_000, rel=0.05)
+    assert 3 * 3_990 <= found.trace.groups_w["training"][-1] <= 3 * 4_000 + 1_000
     assert not score(found, FeederId("site")).is_broken
 
 
