@@ -44,6 +44,9 @@ LEARNED_SAMPLES = 3
 
 _SILENCE = frozenset({Condition.UNREACHABLE, Condition.STALE})
 
+SPARES = 0.97
+"""Who draws less than this of a limit does not need all of it; who draws more has an error of its own."""
+
 UNIT_SPREAD = 1.15
 """Units of one model differ by this much from its table, ambient temperature included."""
 
@@ -299,7 +302,7 @@ class Device:
         watts = point.draw_w
         if ratio is not None:
             watts *= ratio.upper
-            if ratio.upper < 1.0 and point.draw_w != ratio.at_w:
+            if ratio.upper < SPARES and point.draw_w != ratio.at_w:
                 watts = min(point.draw_w, max(watts, ratio.at_w * ratio.upper))
         return math.ceil(watts * 1024.0) / 1024.0  # `exact`, asked a hundred thousand times in a shed
 
@@ -341,7 +344,7 @@ class Device:
             ratio = max(self.learned.values(), key=attrgetter("samples"), default=None)
         if ratio is None or ratio.samples < LEARNED_SAMPLES or point.is_off:
             return point.draw_w
-        if ratio.mean < 1.0:  # below what it drew there, all that a limit lets it
+        if ratio.mean < SPARES:  # below what it drew there, all that a limit lets it
             return min(point.draw_w, max(point.draw_w * ratio.mean, ratio.at_w * ratio.mean))
         return point.draw_w * ratio.mean
 
