@@ -322,3 +322,20 @@ def test_a_device_that_was_never_heard_does_not_take_the_meter_from_all_the_othe
     for name in lost:
         site.points[name] = SLIDER.highest
         assert site.true_w() <= site.site.tallies[SITE].total_reserved_w
+
+
+def test_a_device_never_heard_that_is_much_of_its_site_takes_the_meter_from_it() -> (
+    None
+):
+    """Counted twice, as auxiliary load and with all it can draw, it would stop the others."""
+    site = metered(700.0, count=4)
+    lost = DeviceId("m0")
+    site.silent = {lost}
+    failures = [PollFailure(lost, Condition.UNREACHABLE, "no answer")]
+    site.tick(site.states(None), failed=failures)
+    site.tick(failed=failures)
+    site.run(30)
+    sums = site.site.tallies[SITE]
+    assert sums.never_heard_w <= 0.05 * 0.1 * site.site.tree.specs[SITE].rating_w
+    assert not site.site.meters[SITE].is_estimated
+    assert sums.total_reserved_w <= 1.06 * sums.reserved_w + 700.0

@@ -132,7 +132,7 @@ def _sampled_at(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, Me
 
 def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None:
     """Where a meter sees the whole feeder, or did so a moment ago, its word replaces the sum of guesses."""
-    is_quiet = _in_doubt_w(own, meter, policy) <= 0.01 * max(own.measured_w, 0.1 * meter.spec.rating_w)
+    is_quiet = _in_doubt_w(own, policy) <= 0.01 * max(own.measured_w, 0.1 * meter.spec.rating_w)
     meter.estimate(own.measured_w, own.reserved_w + own.just_moved_w, own.last_move_at, is_quiet, policy.poll_slack_s)
     planned_share = (own.planned_w - own.never_heard_w) / own.measured_w if own.measured_w > 0 else 1.0
     if not meter.is_fresh and not meter.is_remembered:
@@ -155,9 +155,9 @@ def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None
     own.total_planned_w = own.planned_w - own.spread_w + meter.upper_w(planned_share, least_w * min(planned_share, 1.0))
 
 
-def _in_doubt_w(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> Watts:
+def _in_doubt_w(own: FeederTally, policy: Policy) -> Watts:
     """How far the sum is open for this meter. Devices that were never heard count with all they can draw whatever it
     shows; what they do draw of that is taken for auxiliary load, and so counted twice. Where they are a few, that is
     less than the error of all the others, which the meter rules out."""
-    most_w = policy.reading_error_fraction * max(own.measured_w, 0.1 * meter.spec.rating_w)
-    return own.in_doubt_w if own.never_heard_w <= most_w else own.in_doubt_w + own.never_heard_w
+    is_worth_it = own.never_heard_w <= policy.reading_error_fraction * own.measured_w
+    return own.in_doubt_w if is_worth_it else own.in_doubt_w + own.never_heard_w
