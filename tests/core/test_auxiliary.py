@@ -324,9 +324,7 @@ def test_a_device_that_was_never_heard_does_not_take_the_meter_from_all_the_othe
         assert site.true_w() <= site.site.tallies[SITE].total_reserved_w
 
 
-def test_a_device_never_heard_that_is_much_of_its_site_takes_the_meter_from_it() -> (
-    None
-):
+def test_a_device_never_heard_that_is_much_of_its_site_takes_the_meter_from_it() -> None:
     """Counted twice, as auxiliary load and with all it can draw, it would stop the others."""
     site = metered(700.0, count=4)
     lost = DeviceId("m0")
