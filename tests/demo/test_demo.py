@@ -76,9 +76,13 @@ def playing(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     )
     try:
         assert demo.stdout is not None
+        said: list[str] = []
         for line in demo.stdout:
+            said.append(line)
             if "link limited" in line:
                 break
+        else:
+            pytest.fail("the demo ended before its daemon followed the grid:\n" + "".join(said[-20:]))
         yield demo
     finally:
         demo.kill()

@@ -23,7 +23,7 @@ from curtaild.demo.trace import Sample
 from curtaild_drivers.contract import RunState, Seconds, Watts
 
 LOOK_EVERY_S: Seconds = 0.5
-READY_TIMEOUT_S: Seconds = 40.0
+READY_TIMEOUT_S: Seconds = 120.0
 
 
 @dataclass(slots=True)

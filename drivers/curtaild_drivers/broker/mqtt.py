@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import aiomqtt
+from paho.mqtt import client as paho
 from paho.mqtt.reasoncodes import ReasonCode
 
 from curtaild_drivers.broker.inbox import Inbox
@@ -75,12 +76,31 @@ class Access:
         return f"{'mqtts' if self.is_tls else 'mqtt'}://{host}:{self.port}"
 
 
+class _Client(aiomqtt.Client):
+    """aiomqtt leaves it to the loop's next turn to watch a socket for room to write. When the broker has hung up by
+    then, and a flood gives it the time, the loop would tell of a bad descriptor; the end is told of as it is anyway."""
+
+    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        def write() -> None:
+            try:
+                client.loop_write()
+            except Exception as error:
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def watch() -> None:
+            with suppress(OSError, ValueError):
+                self._loop.add_writer(sock.fileno(), write)
+
+        self._loop.call_soon_threadsafe(watch)
+
+
 @asynccontextmanager
 async def connection(access: Access, inbox: Inbox, will: aiomqtt.Will | None = None) -> AsyncIterator[aiomqtt.Client]:
     """A connected client whose messages go to `inbox`. Raises `ConnectionFailed`."""
     tls = await asyncio.to_thread(_tls_context, access) if access.is_tls else None
     await _knock(access, tls)
-    client = aiomqtt.Client(
+    client = _Client(
         access.host,
         access.port,
         username=access.username,
