@@ -27,6 +27,7 @@ async def test_a_hybrid_farm_follows_its_allocation_and_jobs_live(tmp_path: Path
         for share in (0.7, 0.4):
             await follow(site, share)
             assert site.trace.now_w("hall") > 0.97 * hall_w, "what has priority is not touched while miners can go"
+        assert hosts.calls == [], "and no job hears of it"
         await follow(site, 0.15)
         assert site.trace.now_w("hall") < 0.8 * hall_w
         await until("miners and power limits suffice", lambda: not hosts.suspended)
