@@ -44,8 +44,7 @@ def narrate(events: Iterable[Event]) -> None:
                 level = logging.WARNING if event.after is LinkPhase.FAILSAFE else logging.INFO
                 log.log(level, "grid link: %s → %s: %s", event.before.value, event.after.value, event.reason)
             case LimitChanged():
-                told = watts(event.after.watts) if isinstance(event.after, Limit) else "its rating alone"
-                log.info("limit at %s: %s (%s)", event.feeder, told, event.source)
+                log.info("limit at %s: %s", event.feeder, _told(event))
             case DeviceChanged():
                 _narrate_device(event)
             case MeterChanged(is_fresh=True):
@@ -71,6 +70,18 @@ def narrate(events: Iterable[Event]) -> None:
                 log.warning("allocation %s rejected: %s: %s", event.allocation_id or "?", code, event.reason)
             case _:
                 continue
+
+
+def _told(event: LimitChanged) -> str:
+    """A limit and who set it; of a feeder that nobody limits there is no more to say."""
+    told = watts(event.after.watts) if isinstance(event.after, Limit) else "its rating alone"
+    match event.source:
+        case "rating":
+            return told
+        case "fail-safe":
+            return f"{told} (fail-safe)"
+        case allocation_id:
+            return f"{told} (allocation {allocation_id})"
 
 
 def _narrate_device(event: DeviceChanged) -> None:
