@@ -189,8 +189,8 @@ def _marathon(name: str, model: str, wire_name: str, rated_w: Watts, terahashes:
 
 
 def _vnish(name: str, model: str, terahashes: Mapping[int, float], version: str) -> DeviceModel:
-    """VNish: a ladder of presets tuned per unit; changing one restarts mining. From 1.3.3 it throttles within seconds
-    to a share of the preset. Fans keep running after a stop."""
+    """VNish: a ladder of presets tuned per unit; changing one restarts mining each time, as real ones do at some.
+    From 1.3.3 it throttles within seconds to a share of the preset. Fans keep running after a stop."""
     rated_w = float(max(terahashes))
     return DeviceModel(
         name=name,

@@ -69,7 +69,7 @@ class AsicSettings(DriverSettings):
 
     vnish_lever: Literal["throttle", "presets"] = "throttle"
     """How VNish from release 1.3.3 on is brought down: by its throttle, within seconds, or through its tuned presets,
-    which hash more per watt and restart it each time. Older releases have presets only."""
+    which hash more per watt and restart it at some changes. Older releases have presets only."""
 
     @model_validator(mode="after")
     def _password_has_one_source(self) -> Self:

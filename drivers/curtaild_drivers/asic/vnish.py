@@ -1,7 +1,7 @@
 """VNish (port 80, JSON under /api/v1): readings in clear, everything else under a token that a password unlocks. It is
-brought down by presets that it has tuned on this very machine, each of which restarts it, or from release 1.3.3 by a
-throttle under the one it is set to, which acts within seconds. Sources: VNish's OpenAPI document (1.2.6 to 1.3.4) and
-asic-rs 289, which measured the throttle on an S19 Pro Hydro; pyasic.
+brought down by presets that it has tuned on this very machine, some changes of which restart it, or from release 1.3.3
+by a throttle under the one it is set to, which acts within seconds. Sources: VNish's OpenAPI document (1.2.6 to 1.3.4)
+and asic-rs 289, which measured the throttle on an S19 Pro Hydro; pyasic; hass-miner 7.
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ SUPPORT = Support(
     quirks=(
         "A preset that was never tuned on this machine would first tune for hours: only tuned ones are offered "
         "(VNish's OpenAPI document, autotune/presets).",
-        "A change of preset restarts it, and is answered the same whether it was taken or not: it is read back "
-        "(pyasic, web/vnish.py).",
+        "Not every change of preset wants a restart, as a real machine's log shows: it is restarted where its answer "
+        "asks for that (hass-miner 7).",
+        "A change of preset is answered the same whether it was taken or not: it is read back (pyasic, web/vnish.py).",
         "Sent with the overclock block that was read before, a preset overwrites what was tuned: its name alone is "
         "sent (pyasic, web/vnish.py).",
     ),
-    sources=("VNish's OpenAPI document, 1.2.6 to 1.3.4", "asic-rs", "pyasic"),
+    sources=("VNish's OpenAPI document, 1.2.6 to 1.3.4", "asic-rs", "hass-miner", "pyasic"),
 )
 
 _ASLEEP = ("stopped", "paused")
@@ -69,6 +70,7 @@ _RAMP_S: Seconds = 600.0
 class VNish:
     """One miner under VNish."""
 
+    # Not `restarts`: only some changes of preset do, and the throttle never.
     capabilities = Capabilities(measures_power=True, throttles=True, stops=True, settle_down_s=60.0, settle_up_s=600.0)
 
     def __init__(self, access: Access) -> None:
