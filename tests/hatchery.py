@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -24,24 +25,32 @@ from typing import Any
 
 from curtaild_drivers import registry
 
-IMPORTED = ("curtaild.app", "curtaild.cli", "curtaild.cli.run")
+IMPORTED = ("curtaild.app", "curtaild.cli", "curtaild.cli.run", "curtaild_drivers.gpu.nvml_card")
 PR_SET_PDEATHSIG = 1
 
 
 class Hatchery:
-    """Starts daemons, and keeps the exit code of each until it is asked for."""
+    """Starts daemons, and keeps the exit code of each until it is asked for.
 
-    def __init__(self) -> None:
+    `library_path`: where they look first for shared libraries. The linker reads it as a process begins, so it cannot
+    be told to a daemon that is forked.
+    """
+
+    def __init__(self, library_path: str | None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=None if library_path is None else {**os.environ, "LD_LIBRARY_PATH": library_path},
         )
         self._asking = threading.Lock()
         atexit.register(self._end)
 
-    def start(self, site_file: Path, log_file: Path) -> int:
-        """A daemon of this site file, whose log is appended to `log_file`; its process id. The first waits for what is
-        imported."""
-        return self._ask(site=str(site_file), log=str(log_file), env=dict(os.environ))
+    def start(self, site_file: Path, log_file: Path, environment: Mapping[str, str]) -> int:
+        """A daemon of this site file, whose log is appended to `log_file`; its process id. `environment` is on top of
+        the test's own. The first waits for what is imported."""
+        return self._ask(site=str(site_file), log=str(log_file), env={**os.environ, **environment})
 
     def code_of(self, pid: int) -> int:
         """The exit code of a daemon, less than 0 where a signal ended it. Waits for its end; to be asked once."""
@@ -61,15 +70,16 @@ class Hatchery:
 
 
 @cache
-def hatchery() -> Hatchery:
-    """The one of this test process. What it starts ends with it, at the latest."""
-    return Hatchery()
+def hatchery(library_path: str | None = None) -> Hatchery:
+    """The one of this test process for that path. What it starts ends with it, at the latest."""
+    return Hatchery(library_path)
 
 
 def main() -> None:
     for name in IMPORTED:
         import_module(name)
     registry.drivers()
+    assert import_module("pynvml").nvmlLib is None, "each daemon opens the library for itself"
     gc.freeze()
     for line in sys.stdin:
         told = json.loads(line)

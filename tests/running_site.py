@@ -11,7 +11,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ import aiomqtt
 from curtaild.grid.native import Topics
 from curtaild.grid.operator import Answer, Operator, operator_access
 from curtaild_emulator import EmulatedFarm, FarmPlan, Ports
-from hatchery import hatchery
+from hatchery import Hatchery, hatchery
 from mosquitto import Mosquitto
 from site_of_farm import SiteFile
 
@@ -54,11 +54,15 @@ async def until(what: str, look: Callable[[], T | Awaitable[T | None] | None], w
 
 
 class DaemonProcess:
-    """`curtaild run` on a site file, to start, signal, kill and start again. Its log grows over all runs."""
+    """`curtaild run` on a site file, to start, signal, kill and start again. Its log grows over all runs.
 
-    def __init__(self, site_file: Path, log_file: Path) -> None:
+    `environment` is on top of the test's own.
+    """
+
+    def __init__(self, site_file: Path, log_file: Path, environment: Mapping[str, str] | None = None) -> None:
         self._site_file = site_file
         self._log_file = log_file
+        self._environment = environment or {}
         self._pid: int | None = None
         self._pidfd = -1  # readable once the process has ended
         log_file.touch()
@@ -83,7 +87,7 @@ class DaemonProcess:
     async def start(self) -> None:
         assert not self.is_running
         self.kill()
-        self._pid = await asyncio.to_thread(hatchery().start, self._site_file, self._log_file)
+        self._pid = await asyncio.to_thread(self._start)
         self._pidfd = os.pidfd_open(self._pid)
 
     def signal(self, number: signal.Signals) -> None:
@@ -101,6 +105,13 @@ class DaemonProcess:
         assert await asyncio.to_thread(self._has_ended_within, PATIENCE_S), "SIGTERM does not end it"
         return self._code()
 
+    @property
+    def _hatchery(self) -> Hatchery:
+        return hatchery(self._environment.get("LD_LIBRARY_PATH"))
+
+    def _start(self) -> int:
+        return self._hatchery.start(self._site_file, self._log_file, self._environment)
+
     def _has_ended_within(self, seconds: float) -> bool:
         ended = select.poll()  # unlike select, for any number of open files
         ended.register(self._pidfd, select.POLLIN)
@@ -108,7 +119,7 @@ class DaemonProcess:
 
     def _code(self) -> int:
         """The exit code, once it has ended; then it is forgotten."""
-        code = hatchery().code_of(self.pid)
+        code = self._hatchery.code_of(self.pid)
         os.close(self._pidfd)
         self._pid = None
         return code

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from nvml_stub.gpus import StubGpus
 from nvml_stub.models import H100
+from running_site import DaemonProcess
 
 GPUS = 8
 BASE_W, GPU_FACTOR = 1_800.0, 1.15
@@ -75,14 +71,13 @@ class GpuHost:
         self.folder = folder / name
         self.folder.mkdir()
         self.gpus = StubGpus(self.folder / "gpus", (H100,) * GPUS)
-        self.log = self.folder / "daemon.log"
-        self.site_file = self.folder / "site.toml"
         self.calls: list[str] = []
         """The hook's reasons, in order: shed, restore."""
-        self.pid: int | None = None
         self._began = time.monotonic()
         self._known_until, self._known_w = 0.0, 0.0
-        self.site_file.write_text(
+        site_file = self.folder / "site.toml"
+        self.daemon = DaemonProcess(site_file, self.folder / "daemon.log", self.gpus.environment)
+        site_file.write_text(
             _SITE_FILE.format(
                 name=name,
                 broker=broker_url,
@@ -121,10 +116,7 @@ class GpuHost:
 
     def kill(self) -> None:
         """As a power cut of its management processor would: the GPUs work on as they are set."""
-        if self.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            self.pid = None
+        self.daemon.kill()
 
     def _work(self, demand_w: float) -> None:
         for gpu in range(GPUS):
@@ -141,7 +133,6 @@ class GpuHosts:
         self.hosts = [
             GpuHost(f"gpu-{number + 1:02}", folder, broker_url, hook, heartbeat_timeout_s) for number in range(count)
         ]
-        self._hatchery: asyncio.subprocess.Process
         self._heeding: asyncio.Task[None]
 
     @property
@@ -155,14 +146,6 @@ class GpuHosts:
         return [host.name for host in self.hosts if host.calls[-1:] == ["shed"]]
 
     async def __aenter__(self) -> GpuHosts:
-        library = self.hosts[0].gpus.environment if self.hosts else {}  # each daemon is told its own GPUs
-        paths = {"PYTHONPATH": str(Path(__file__).parents[1])}
-        self._hatchery = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "hybrid.hatchery"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **library, **paths},
-        )
         self._heeding = asyncio.create_task(self._heed())
         return self
 
@@ -171,18 +154,11 @@ class GpuHosts:
         await asyncio.wait((self._heeding,))
         for host in self.hosts:
             host.kill()
-        self._hatchery.kill()
-        await self._hatchery.wait()
 
     async def start(self, *hosts: GpuHost) -> None:
         """Start the daemons of `hosts`, all where none is named."""
-        stdin, stdout = self._hatchery.stdin, self._hatchery.stdout
-        assert stdin is not None
-        assert stdout is not None
         for host in hosts or self.hosts:
-            told = {"site": str(host.site_file), "log": str(host.log), "gpus": str(host.gpus.path)}
-            stdin.write(json.dumps(told).encode() + b"\n")
-            host.pid = int(await stdout.readline())
+            await host.daemon.start()
 
     async def _heed(self) -> None:
         while True:
