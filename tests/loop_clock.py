@@ -24,8 +24,8 @@ def put_forward(seconds: float = LONG_S) -> None:
         vars(loop)["time"] = lambda: truly() + seconds
 
 
-async def comes_true(is_so: Callable[[], bool], within_s: float = 60.0) -> None:
-    """Wait for what a thread or a process does, where no event tells of it."""
+async def comes_true(is_so: Callable[[], object], within_s: float = 60.0) -> None:
+    """Wait for what a thread, a process or a far end does, where no event tells of it."""
     async with asyncio.timeout(within_s):
         while True:
             if is_so():

@@ -23,6 +23,7 @@ from curtaild.grid.native import Context, NativeDialect, Topics
 from curtaild.grid.operator import Operator, operator_access
 from curtaild_drivers.broker.mqtt import Access
 from curtaild_drivers.contract import FeederId
+from loop_clock import comes_true
 from mosquitto import Mosquitto
 
 ROOT = FeederId("main")
@@ -72,10 +73,8 @@ class Running:
                     return message
 
     async def until(self, holds: Callable[[BrokerState], bool], broker: int = 0) -> BrokerState:
-        """Wait until the link to a broker stands so. The state is plain data, so this looks again and again."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not holds(self.link.links[broker]):  # noqa: ASYNC110  # there is no event behind it
-                await asyncio.sleep(0.005)
+        """Wait until the link to a broker stands so."""
+        await comes_true(lambda: holds(self.link.links[broker]))
         return self.link.links[broker]
 
     async def connected(self) -> None:

@@ -10,7 +10,7 @@ import resource
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 from curtaild.core.events import AllocationTaken
 from curtaild.ledger import Record, connect_read_only, rfc3339, verify
 from curtaild.store import Store, StoreClosed, StoreOverflow
+from loop_clock import comes_true
 
 IN_TIME_S = 60.0
 
@@ -83,12 +84,6 @@ async def closed(store: Store, deadline_s: float) -> None:
     assert not store._writer.is_alive()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(IN_TIME_S):
-        while not condition():  # noqa: ASYNC110  # the writer's thread has no event to wait for
-            await asyncio.sleep(0.005)
-
-
 def numbered(number: int, kind: str = "test", text: str = "") -> Record:
     return Record(1_000.0 + number, kind, {"number": number, "text": text})
 
@@ -97,7 +92,7 @@ async def stuck_commit(store: Store, number: int) -> asyncio.Future[None]:
     """A commit that the writer has in hand and cannot write: too large for the space that SQLite's log gives back when
     the file is opened anew."""
     future = store.commit([numbered(number, text="x" * 200_000)])
-    await until(lambda: not store.health.ok)
+    await comes_true(lambda: not store.health.ok)
     return future
 
 
@@ -221,7 +216,7 @@ async def test_a_file_replaced_while_in_use_is_not_written_to(tmp_path: Path) ->
     await other.commit([numbered(7), numbered(8)])
     await other.close()
     (tmp_path / "other.db").rename(path)
-    await until(lambda: "replaced or changed" in str(store.health.last_error))
+    await comes_true(lambda: "replaced or changed" in str(store.health.last_error))
     await closed(store, deadline_s=0.1)
     assert stuck.done()
     assert [body["number"] for _, body in ledger(path)] == [7, 8]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from curtaild.grid.openadr_vtn.events import When, capacity_limit, event_of
 from curtaild.grid.operator import operator_access
 from grid.authority import Authority
 from grid.rig import PATIENCE_S, a_status
+from loop_clock import comes_true
 from openadr.token_broker import OWN_PASSWORD, OWN_USER, token_broker
 from openadr.ven import MEANING, RULES
 
@@ -49,11 +50,6 @@ class Meeting:
                     watts = [ceiling.watts for ceiling in ceilings if isinstance(ceiling, Limit)]
                     if (min(watts) if watts else None) == limit_w:
                         return
-
-    async def until(self, holds: Callable[[], Any]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not holds():  # noqa: ASYNC110  # there is no event behind it
-                await asyncio.sleep(0.01)
 
     def program(self, **more: Any) -> str:
         made = self.vtn.objects.create("PROGRAM", {"programName": "capacity", **more})
@@ -130,7 +126,7 @@ async def test_a_vtn_that_starts_anew_and_empty_is_followed_again(authority: Aut
             meeting.limit(meeting.program(), 500_000)
             await meeting.limited_to(500_000)
             await vtn.__aexit__(None, None, None)
-            await meeting.until(lambda: not meeting.line.states[0].connected)
+            await comes_true(lambda: not meeting.line.states[0].connected)
             async with Vtn("127.0.0.1", port, (SITE,), tls=tls) as meeting.vtn:
                 meeting.limit(meeting.program(), 300_000)
                 await meeting.limited_to(300_000)
@@ -141,7 +137,7 @@ async def test_what_the_ven_reports_the_vtn_takes(authority: Authority) -> None:
         event = meeting.limit(meeting.program(), 500_000)
         await meeting.limited_to(500_000)
         meeting.line.dialect.status(replace(a_status(), at=CLOCK.monotonic()), None)
-        await meeting.until(lambda: reports(vtn))
+        await comes_true(lambda: reports(vtn))
         (report,) = reports(vtn)
         assert (report["eventID"], report["clientName"]) == (event["id"], "thar-1")
         assert report["resources"][0]["intervals"][0]["payloads"][0]["type"] == "OPERATING_STATE"
@@ -164,7 +160,7 @@ async def test_a_report_of_an_event_that_has_just_gone_alarms_nobody(
         vtn.meddler = deleting
         meeting.line.dialect.status(replace(a_status(), at=CLOCK.monotonic()), None)
         await meeting.limited_to(None)
-        await meeting.until(lambda: meeting.line.states[0].dropped_total == 1)
+        await comes_true(lambda: meeting.line.states[0].dropped_total == 1)
     told = [record.levelname for record in caplog.records if "is refused" in record.getMessage()]
     assert told == ["INFO"]
 
@@ -190,7 +186,7 @@ async def test_with_its_token_the_ven_hears_of_events_long_before_it_would_ask(
             vtn.objects.create("VEN", ven_with("north"))
             program_id = str(vtn.objects.create("PROGRAM", {"programName": "capacity"})["id"])
             async with following(authority, vtn, poll_s=FAR_S, notified=True) as meeting:
-                await meeting.until(lambda: [state.connected for state in meeting.line.states] == [True, True])
+                await comes_true(lambda: [state.connected for state in meeting.line.states] == [True, True])
                 event = meeting.limit(program_id, 500_000)
                 await meeting.limited_to(500_000)
                 targeted = meeting.limit(program_id, 400_000, targets=["north"])

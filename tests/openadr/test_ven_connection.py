@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from curtaild.grid.fields import timestamp
 from curtaild.grid.openadr import OpenAdrConnection, OpenAdrDialect, Polling, connection
 from grid.authority import Authority
 from grid.rig import PATIENCE_S, Sort, a_status
+from loop_clock import comes_true
 from openadr.canned import Canned, canned, problem
 from openadr.ven import PROGRAM, RULES, event, limits, period
 
@@ -45,11 +46,6 @@ class Connected:
                 message = await self.delivered.get()
                 if isinstance(message, sort):
                     return message
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not holds():  # noqa: ASYNC110  # there is no event behind it
-                await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -96,11 +92,11 @@ async def test_each_reading_is_a_sign_of_life_and_a_failure_is_none(
         (state,) = site.line.states
         assert (state.connected, state.url, state.reconnects_total) == (True, server.url, 0)
         server.answers["GET /programs"] = lambda _: problem(500, "on fire")
-        await site.until(lambda: not site.line.states[0].connected)
+        await comes_true(lambda: not site.line.states[0].connected)
         while not site.delivered.empty():
             site.delivered.get_nowait()
         failed = server.count("GET /programs")
-        await site.until(lambda: server.count("GET /programs") >= failed + 2)
+        await comes_true(lambda: server.count("GET /programs") >= failed + 2)
         assert site.delivered.empty()
         assert "answers 500, 'on fire'" in str(site.line.states[0].last_error)
         server.answers["GET /programs"] = [PROGRAM]
@@ -115,7 +111,7 @@ async def test_a_reading_that_cannot_be_taken_is_told_once_and_is_no_sign_of_lif
     async with connected(server, programs=frozenset(("Other",))) as site:
         refusal = await site.next(MessageRejected)
         assert (refusal.code, refusal.retained, refusal.issuer) == (RejectCode.UNAUTHORIZED, True, "openadr//vtn")
-        await site.until(lambda: server.count("GET /programs") >= 3)
+        await comes_true(lambda: server.count("GET /programs") >= 3)
         assert site.delivered.empty()
         assert site.line.states[0].rejected_total == {RejectCode.UNAUTHORIZED: 1}
 
@@ -159,11 +155,11 @@ async def test_reports_are_sent_and_one_that_is_refused_holds_up_no_other(server
     async with connected(server) as site:
         await site.next(HeartbeatReceived)
         site.line.dialect.status(replace(a_status(), at=CLOCK.monotonic()), None)
-        await site.until(lambda: server.count("POST /reports") == 3)
+        await comes_true(lambda: server.count("POST /reports") == 3)
         sent = [json.loads(body) for what, _, body in server.heard if what == "POST /reports"]
         assert [each["payloadDescriptors"][0]["payloadType"] for each in sent] == ["OPERATING_STATE"] * 2 + ["READING"]
         assert sent[2]["resources"][0]["intervals"][0]["payloads"][0] == {"type": "READING", "values": [990.00004]}
-        await site.until(lambda: site.line.states[0].connected)
+        await comes_true(lambda: site.line.states[0].connected)
         assert site.line.states[0].dropped_total == 1
 
 
