@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +15,14 @@ from curtaild_config import check_site
 from gpu_nvml.test_node import busy, wall_w
 from nvml_stub.fixtures import MakeGpus
 from nvml_stub.gpus import StubGpus
-from running_site import until
+from running_site import DaemonProcess, until
 
 SITE_FILE = """
 [site]
 name = "ai"
 [grid]
 brokers = ["mqtt://127.0.0.1:9"]
-failsafe_limit_w = 5_000
+failsafe_limit_w = {failsafe_w}
 [[feeder]]
 id = "hall"
 rating_w = 20_000
@@ -47,9 +45,17 @@ path = "{folder}/curtaild.db"
 """
 
 
-def site_file(folder: Path, more: str = "") -> Path:
+CUT_SHORT = """\
+#!/bin/sh
+# The first never ends; each later one keeps what it was told. Neither is half there at any moment.
+if mkdir "$1/first"; then echo $$ > "$1/writing"; mv "$1/writing" "$1/hanging"; exec sleep 1000; fi
+cat > "$1/writing" && mv "$1/writing" "$1/told"
+"""
+
+
+def site_file(folder: Path, more: str = "", failsafe_w: int = 5_000) -> Path:
     path = folder / "site.toml"
-    path.write_text(SITE_FILE.format(folder=folder, more=more))
+    path.write_text(SITE_FILE.format(folder=folder, more=more, failsafe_w=failsafe_w))
     return path
 
 
@@ -80,22 +86,28 @@ def test_check_says_what_is_wrong_with_its_settings(tmp_path: Path, more: str, p
 
 
 @pytest.fixture
-def daemon(make_gpus: MakeGpus, tmp_path: Path) -> Iterator[tuple[StubGpus, subprocess.Popen[bytes]]]:
+def gpus(make_gpus: MakeGpus) -> StubGpus:
+    """Eight H100, all of them busy."""
     gpus = make_gpus(speed=1.0)
     busy(gpus)
-    command = [
-        sys.executable,
-        "-c",
-        "from curtaild.cli import main; main()",
-        "run",
-        "--config",
-        str(site_file(tmp_path)),
-    ]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, env={**os.environ, **gpus.environment})
-    yield gpus, process
-    process.kill()
-    process.wait()
+    return gpus
+
+
+OpenDaemon = Callable[[Path], DaemonProcess]
+
+
+@pytest.fixture
+def open_daemon(gpus: StubGpus, tmp_path: Path) -> Iterator[OpenDaemon]:
+    """The daemon of `gpus` on a site file, to be started."""
+    opened: list[DaemonProcess] = []
+
+    def on(site_file: Path) -> DaemonProcess:
+        opened.append(DaemonProcess(site_file, tmp_path / "log", gpus.environment))
+        return opened[-1]
+
+    yield on
+    for daemon in opened:
+        daemon.kill()
 
 
 def test_check_warns_of_hooks_that_would_fail_when_they_are_needed(tmp_path: Path) -> None:
@@ -112,9 +124,10 @@ def test_check_warns_of_hooks_that_would_fail_when_they_are_needed(tmp_path: Pat
 
 
 async def test_it_holds_its_own_gpus_under_the_failsafe_limit_and_leaves_them_there(
-    daemon: tuple[StubGpus, subprocess.Popen[bytes]], tmp_path: Path
+    gpus: StubGpus, open_daemon: OpenDaemon, tmp_path: Path
 ) -> None:
-    gpus, process = daemon
+    daemon = open_daemon(site_file(tmp_path))
+    await daemon.start()
 
     def drawn_w() -> float:
         return wall_w(sum(gpus.power_w(gpu) for gpu in range(8)))
@@ -123,9 +136,33 @@ async def test_it_holds_its_own_gpus_under_the_failsafe_limit_and_leaves_them_th
     await until("the node is under the fail-safe limit", lambda: drawn_w() <= 5_000, within_s=120)
     gpus.lose(3)
     lost = "WARNING node/localhost: says of itself: GPU 3: the GPU is lost"
-    await until("the lost GPU is told of", lambda: lost in (tmp_path / "log").read_text())
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(120) == 0, (tmp_path / "log").read_text()
+    await until("the lost GPU is told of", lambda: lost in daemon.log)
+    assert await daemon.stop() == 0, daemon.log
     assert all(200 < gpus.requested_w(gpu) < 350 for gpu in range(8)), "and not back at 700"
     found = json.loads((tmp_path / "gpu-state.json").read_text())
     assert list(found["limits_mw"].values()) == [700_000] * 8
+
+
+async def test_killed_in_the_middle_of_a_hook_it_runs_it_again(
+    gpus: StubGpus, open_daemon: OpenDaemon, tmp_path: Path
+) -> None:
+    """The hook outlives the daemon until systemd ends what is left of the unit, as is done here."""
+    hook, hanging, told = tmp_path / "hook", tmp_path / "hanging", tmp_path / "told"
+    hook.write_text(CUT_SHORT)
+    hook.chmod(0o755)
+    run = f'["{hook}", "{tmp_path}"]'
+    stage = f"suspend = {{ shed = {run}, restore = {run}, draw_w = 2_500, timeout_s = 50 }}"
+    daemon = open_daemon(site_file(tmp_path, stage, failsafe_w=3_000))
+    await daemon.start()
+    await until("the hook is at work", hanging.exists)
+    daemon.kill()
+    os.killpg(int(hanging.read_text()), signal.SIGKILL)
+    assert json.loads((tmp_path / "gpu-state.json").read_text())["stages"] == ["suspend"], "it may have been entered"
+    assert {gpus.requested_w(gpu) for gpu in range(8)} == {200.0}, "limits go before hooks"
+    assert not told.exists()
+
+    await daemon.start()
+    await until("the hook is run again", told.exists)
+    assert json.loads(told.read_text())["reason"] == "shed"
+    await until("the daemon has heard of its end", lambda: daemon.lines("hook", "(shed of ", "took"))
+    assert await daemon.stop() == 0, daemon.log
