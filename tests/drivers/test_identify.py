@@ -13,12 +13,16 @@ from contextlib import AsyncExitStack
 import pytest
 
 from curtaild_drivers.asic import DRIVER
+from curtaild_drivers.asic.firmware import Access
+from curtaild_drivers.asic.recognise import greet
+from curtaild_drivers.asic.settings import AsicSettings
 from curtaild_drivers.contract import BadReply, Device, DriverError, Identity, OperatingPoint, Outcome, RunState
 from curtaild_drivers.contract import Unreachable as Gone
 from curtaild_drivers.registry import OpenContext, driver
 from curtaild_emulator import CannotListen, EmulatedFarm, FarmPlan, Fault, Ports
 from curtaild_emulator.plan import ModelName
-from drivers.tiny_servers import IN_TIME
+from drivers.tiny_servers import HOST, IN_TIME, Answer, HttpAsked, plain_http
+from loop_clock import LONG_S, put_forward
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pyasic.*")
 
@@ -140,6 +144,22 @@ async def test_somebody_who_never_answers(farm: EmulatedFarm) -> None:
             await device.identify()
         with pytest.raises(DriverError):
             await device.read()
+
+
+async def test_a_slow_marathon_is_not_taken_for_the_antminer_that_it_is_dressed_as() -> None:
+    """Each of its answers takes most of the time that a greeting may."""
+
+    def slowly(asked: HttpAsked) -> Answer:
+        put_forward(100.0)
+        if asked.page == "brief" and "\r\nAuthorization: Digest " in asked.head:
+            return {"hashrate_realtime": 95.0}
+        challenge = 'Digest realm="antMiner Configuration", nonce="1", qop="auth", algorithm=MD5'
+        return f"HTTP/1.1 401 No\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n".encode()
+
+    async with plain_http(slowly) as web:
+        access = Access(HOST, AsicSettings(http_port=web.port, rpc_port=1, v3_port=1))
+        greeting = await greet(access, asyncio.get_running_loop().time() + LONG_S)
+    assert greeting.firmware == "marathon"
 
 
 async def test_what_hangs_or_answers_nonsense_is_said_to(farm: EmulatedFarm) -> None:

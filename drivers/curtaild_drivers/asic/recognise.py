@@ -101,9 +101,9 @@ class Greeting:
 
 async def greet(access: Access, until: Seconds) -> Greeting:
     """Asks the machine who it is, no longer than it takes to be sure. Raises nothing."""
-    until = min(until, asyncio.get_running_loop().time() + ANSWER_WITHIN_S)
-    greeting = Greeting()
-    questions = {_ask_rpc(access, greeting, until), _ask_web(access, greeting, until), _ask_v3(access, greeting, until)}
+    loop, greeting = asyncio.get_running_loop(), Greeting()
+    soon = min(until, loop.time() + ANSWER_WITHIN_S)
+    questions = {_ask_rpc(access, greeting, soon), _ask_web(access, greeting, soon), _ask_v3(access, greeting, soon)}
     pending = {asyncio.ensure_future(question) for question in questions}
     try:
         while pending and greeting.firmware is None:
@@ -113,7 +113,7 @@ async def greet(access: Access, until: Seconds) -> Greeting:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
     if greeting.firmware == "antminer":
-        greeting.is_marathon = await _is_marathon(access, until)
+        greeting.is_marathon = await _is_marathon(access, min(until, loop.time() + 2 * ANSWER_WITHIN_S))
     return greeting
 
 
@@ -169,7 +169,7 @@ def _is_whole_frame(buffer: bytearray) -> bool:
 
 
 async def _is_marathon(access: Access, until: Seconds) -> bool:
-    """A JSON body alone proves nothing: a stock Antminer may word its 404 in JSON."""
+    """Digest takes two answers. A JSON body alone proves nothing: a stock Antminer may word its 404 in JSON."""
     settings = access.settings
     client = DigestClient(access.host, settings.http_port, settings.username or "root", access.password or "root")
     try:
