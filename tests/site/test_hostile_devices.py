@@ -51,20 +51,22 @@ async def test_the_ill_are_told_of_once_and_the_others_hold_the_limit(tmp_path: 
         limit_w = round(0.45 * site.full_w)
         allocation = await site.operator.allocate(limit_w)
         await site.acks.stage(allocation, "reached", within_s=180)
-        await site.true_under(limit_w)
+        await site.true_under(METER_NOISE * limit_w)
         under_at = time.monotonic()
 
         lowest = await site.operator.allocate(0)  # so that those who refuse or lie are asked as well
-        await shows(site, {names[d]: said for d, (_, said) in ILL.items()}, within_s=180)
+        liars = {device for device, (_, said) in ILL.items() if said == "diverged"}
+        for found_out in (ILL.keys() - liars, liars):  # who lies is waited for longest; the others get well meanwhile
+            await shows(site, {names[device]: ILL[device][1] for device in found_out}, within_s=180)
+            for device in found_out:
+                fault, said = ILL[device]
+                feeder = names[device].split("-")[0] + "-" + names[device].split("-")[1]
+                series = f'curtaild_device_condition{{device="{names[device]}",feeder="{feeder}",condition="{said}"}}'
+                assert await site.told(series) == 1
+                site.farm.set_fault(device, fault, on=False)
         assert await site.acks.stage(lowest, "shortfall")
-        for device, (_, said) in ILL.items():
-            feeder = names[device].split("-")[0] + "-" + names[device].split("-")[1]
-            series = f'curtaild_device_condition{{device="{names[device]}",feeder="{feeder}",condition="{said}"}}'
-            assert await site.told(series) == 1
         assert site.trace.highest_w(under_at, time.monotonic()) <= METER_NOISE * limit_w
 
-        for device, (fault, _) in ILL.items():
-            site.farm.set_fault(device, fault, on=False)
         await site.until("all have recovered", lambda status: not any(conditions(status).values()), 300, devices=True)
         told_once(site.daemon.log, set(names.values()))
         assert await site.metric('curtaild_polls_total{driver="asic",outcome="bad_reply"}')
