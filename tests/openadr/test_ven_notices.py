@@ -21,6 +21,7 @@ from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.grid.openadr import OpenAdrConnection, OpenAdrDialect, Polling, connection
 from grid.authority import Authority
 from grid.rig import PATIENCE_S
+from loop_clock import comes_true
 from mosquitto import BINARY, Mosquitto
 from openadr.canned import Canned, canned, problem, tokens
 from openadr.test_ven_connection import Connected, now_event
@@ -99,8 +100,8 @@ async def listening(server: Canned, authority: Authority) -> AsyncIterator[Conne
     task = asyncio.create_task(line.run())
     site = Connected(server, line, delivered)
     try:
-        await site.until(lambda: len(line.states) == 2 and all(state.connected for state in line.states))
-        await site.until(lambda: server.count("GET /events") == 2)
+        await comes_true(lambda: len(line.states) == 2 and all(state.connected for state in line.states))
+        await comes_true(lambda: server.count("GET /events") == 2)
         yield site
     finally:
         task.cancel()
@@ -126,7 +127,7 @@ async def follows(site: Connected, port: int, authority: Authority, **login: Any
     while not (stated := await site.next(ScheduleReceived)).retained:
         assert stated.allocations[0].ceiling == UNLIMITED
     assert stated.allocations[0].ceiling == Limit(3e5)
-    await site.until(lambda: site.server.count("GET /events") == 3)
+    await comes_true(lambda: site.server.count("GET /events") == 3)
 
 
 async def test_anonymous(broker: Callable[..., Mosquitto], authority: Authority) -> None:
@@ -163,11 +164,11 @@ async def test_with_the_token_as_password_and_a_new_one_when_it_is_wanted(
         await follows(site, running.port, authority, **login)
         may_log_in(passwords, "token-2")
         running.restart()
-        await site.until(lambda: not site.line.states[1].connected)
+        await comes_true(lambda: not site.line.states[1].connected)
         answers = iter([problem(401)])
         server.answers["GET /programs"] = lambda _: next(answers, [PROGRAM])
         site.line._hint()
-        await site.until(lambda: len(site.line.states) == 2 and site.line.states[1].connected)
+        await comes_true(lambda: len(site.line.states) == 2 and site.line.states[1].connected)
 
 
 def may_log_in(passwords: Path, token: str) -> None:
