@@ -1,8 +1,8 @@
 """The core alone: what one `step` costs with 30,000 devices. No sockets, no loop, virtual time.
 
 Cold is the first cycle after every device was described and read; the shed is that of half the site at once; unchanged
-is the cycle of every second, with the second's share of readings and with nothing at all. All of it is CPU time of one
-thread, which waits for nobody.
+is the cycle of every second, with the second's share of readings and with nothing at all. Then a third of the devices, in
+racks of ten, get a limit for one rack after another. All of it is CPU time of one thread, which waits for nobody.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from curtaild.core.allocation import (
     HeartbeatReceived,
     Issuer,
 )
-from curtaild.core.cycle import Answer, Command, Inputs, step
+from curtaild.core.cycle import Answer, Command, DeviceNews, Inputs, absorb, step
 from curtaild.core.device import DeviceSpec
 from curtaild.core.events import ActuationStage
 from curtaild.core.feeders import FeederSpec, FeederTree
@@ -70,8 +70,8 @@ OFFERED = (SLIDER_POINTS, MODE_POINTS, PROFILE_POINTS)
 class PaperSite:
     """Devices on paper that obey at once, each a little different in draw from the next."""
 
-    def __init__(self, count: int) -> None:
-        rows = [FeederId(f"row-{row:03d}") for row in range(-(-count // ROW_DEVICES))]
+    def __init__(self, count: int, row_devices: int = ROW_DEVICES) -> None:
+        rows = [FeederId(f"row-{row:03d}") for row in range(-(-count // row_devices))]
         rating_w = 8_000.0 * count
         tree = FeederTree(
             [
@@ -85,7 +85,7 @@ class PaperSite:
         specs = [
             DeviceSpec(
                 DeviceId(f"device-{n:05d}"),
-                rows[n // ROW_DEVICES],
+                rows[n // row_devices],
                 OFFERED[n % 3].highest.draw_w,
                 OFFERED[n % 3],
                 stale_after_s=4.0 * POLL_S,
@@ -122,14 +122,14 @@ class PaperSite:
         self._turn = (self._turn + 1) % POLL_S
         return self.names[self._turn :: POLL_S]
 
-    def states(self, limit_w: Watts | None) -> GridMessage:
+    def states(self, limit_w: Watts | None, feeder: FeederId = SITE) -> GridMessage:
         self._seq += 1
         return AllocationReceived(
             Allocation(
                 id=AllocationId(f"a{self._seq}"),
                 seq=self._seq,
                 issuer=Issuer("grid"),
-                feeder=SITE,
+                feeder=feeder,
                 ceiling=UNLIMITED if limit_w is None else Limit(limit_w),
                 issued_at=self.now,
                 valid_from=self.now,
@@ -163,6 +163,23 @@ class PaperSite:
         )
 
 
+def rack_row(count: int, times: int) -> Row:
+    """A limit for one rack of ten after another, where every second a tenth of all devices was read and absorbed: the
+    cycle that the first command waits for."""
+    paper = PaperSite(count, row_devices=10)
+    paper.timed_step(paper.second(paper.states(None), read=[]))
+    for _ in range(2 * POLL_S):
+        paper.timed_step(paper.second(read=paper.polled()))
+    took_s: list[Seconds] = []
+    for number, rack in enumerate(list(paper.site.tree.specs)[1 : times + 1]):
+        said = paper.second(paper.states(0.0, rack), read=paper.names[number % 10 :: 10])
+        absorb(paper.site, DeviceNews(answers=said.answers, readings=said.readings), paper.now)
+        cycle_s, _ = paper.timed_step(Inputs(grid=said.grid, meters=said.meters))
+        took_s.append(cycle_s)
+    what = f"core cycle, {count:,} devices in {count // 10:,} racks: a limit for one rack"
+    return Row(what, "s", statistics.median(took_s))
+
+
 def core_rows(count: int, unchanged: int) -> list[Row]:
     """Cold, unchanged (`unchanged` cycles of it) and a shed of half, at `count` devices."""
     paper = PaperSite(count)
@@ -178,10 +195,8 @@ def core_rows(count: int, unchanged: int) -> list[Row]:
     idle_s = [paper.timed_step(paper.second(read=[]))[0] for _ in range(unchanged)]
     paper.timed_step(paper.second(read=paper.names))
     shed_s, commands = paper.timed_step(paper.second(paper.states(0.5 * paper.draw_w()), read=[]))
-    gc.unfreeze()
-    gc.set_threshold(*before)
     what = f"core cycle, {count:,} devices"
-    return [
+    rows = [
         Row(f"{what}: all of them read", "s", cold_s, bar=COLD_BAR_S),
         Row(f"{what}: shed of half, {commands:,} commands", "s", shed_s, bar=COLD_BAR_S, memory_mib=peak_mib("self")),
         Row(
@@ -191,4 +206,8 @@ def core_rows(count: int, unchanged: int) -> list[Row]:
             bar=UNCHANGED_BAR_S,
         ),
         Row(f"{what}: unchanged, nothing read", "s", statistics.median(idle_s), bar=UNCHANGED_BAR_S),
+        rack_row(count // 3, 50),
     ]
+    gc.unfreeze()
+    gc.set_threshold(*before)
+    return rows

@@ -217,7 +217,9 @@ def _held_by(site: Site, device: Device, now: Seconds) -> Iterator[str]:
         return
     own = list(_held_by_itself(site, device, now))
     yield from own
-    over = [feeder for feeder, sums in site.tallies.items() if sums.total_planned_w > site.limit_w(feeder) + MILLIWATT]
+    over = [
+        feeder for feeder in site.tree.specs if site.tallies[feeder].total_planned_w > site.limit_w(feeder) + MILLIWATT
+    ]
     if over:
         yield f"{', '.join(over)} is over its limit: nothing rises while anything must be shed"
     root, room = site.tree.root, free_room(site, now)

@@ -58,7 +58,7 @@ class Trace:
         for _ in range(seconds):
             self.now += 1.0
             standing = {SITE: stands(drawn_w, limit_w=limit_w)}
-            self.told += self.compliance.watch(standing, self.policy, self.reach_by_s, self.now)
+            self.told += self.compliance.watch(standing, standing, self.policy, self.reach_by_s, self.now)
         return self
 
     def stages(self) -> list[AckStage]:

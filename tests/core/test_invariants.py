@@ -17,11 +17,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from core.plain_tally import plain_tally
 from core.virtual_site import VirtualSite
 from curtaild.core.allocation import Allocation, Urgency
+from curtaild.core.budget import room_of
 from curtaild.core.cycle import Command, Decision
 from curtaild.core.events import Condition, LinkPhase
 from curtaild.core.limits import UNLIMITED, within
 from curtaild.core.policy import Policy
-from curtaild.core.tally import tally
+from curtaild.core.snapshot import status_of
 from curtaild_drivers.contract import DeviceId, FeederId, Seconds, Watts
 from curtaild_emulator import MODELS, Fault, MeterFault, Plant, PlantDevice, PlantFeeder
 
@@ -218,6 +219,7 @@ class SiteUnderFire(RuleBasedStateMachine):
 
     def check_decision(self, decision: Decision) -> None:
         """Rules 1, 2, 3, 6: no raise unless everything reserved, with it counted, fits every feeder up to the root."""
+        self._check_kept()
         if not decision.commands:
             self._check_sums()
         for command in decision.commands:
@@ -250,12 +252,22 @@ class SiteUnderFire(RuleBasedStateMachine):
             for moment in moments
         ), command
 
+    def _check_kept(self) -> None:
+        """What is kept of feeders in which nothing happened is what would be found anew."""
+        site, now = self.world.site, self.world.now
+        room, shown = room_of(site, now), status_of(site, now).feeders
+        site.stirred, site.unshown_feeders = set(site.tree.specs), set(site.tree.specs)
+        assert room == room_of(site, now)
+        assert shown == status_of(site, now).feeders
+        site.stirred = set()
+
     def _check_sums(self) -> None:
         """The running sums are those of a site added up from nothing."""
         site = self.world.site
-        tallies, plain = tally(site.tree, site.meters, site.roster, site.policy), plain_tally(site)
+        site.stirred |= site.tallies.refresh()
+        plain = plain_tally(site)
         for feeder in site.tree.specs:
-            told, expected = tallies[feeder], plain[feeder]
+            told, expected = site.tallies[feeder], plain[feeder]
             for name, value in vars(expected).items():
                 assert abs(getattr(told, name) - value) <= 0.01, (feeder, name, getattr(told, name), value)
 
@@ -265,11 +277,11 @@ class SiteUnderFire(RuleBasedStateMachine):
             if device.actuation is not None and device.actuation.is_raise:
                 device.reserved_w = max(device.reserved_w, device.may_reach_w(device.actuation.target))
                 site.roster.count(device, math.inf, is_losing=False)
-        sums = tally(site.tree, site.meters, site.roster, site.policy)
+        site.stirred |= site.tallies.refresh()
         for feeder in site.tree.specs:
             below = [d for d in site.devices.values() if feeder in site.tree.paths[d.spec.feeder]]
             if any(command.device == d.spec.id for command in raises for d in below):
-                assert sums[feeder].total_reserved_w <= site.limit_w(feeder) + 1.0, feeder
+                assert site.tallies[feeder].total_reserved_w <= site.limit_w(feeder) + 1.0, feeder
 
     def _check_truth(self, raises: list[Command]) -> None:
         """Where the plant is truly heading, everything in flight gone the worst way, is under every limit."""

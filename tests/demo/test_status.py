@@ -94,7 +94,7 @@ async def test_a_machine_gets_the_very_json() -> None:
 
 
 async def test_watching_shows_each_second_anew_and_ends_with_ctrl_c() -> None:
-    later = replace(THE_STATUS, feeders=[replace(THE_SITE, metered_w=9_000.0), *THE_STATUS.feeders[1:]])
+    later = replace(THE_STATUS, feeders=[THE_SITE._replace(metered_w=9_000.0), *THE_STATUS.feeders[1:]])
     async with daemon(THE_STATUS, later) as server:
         watching = await _start("--watch", "--json", "--url", server.url)
         assert watching.stdout is not None

@@ -96,7 +96,7 @@ def test_the_status_says_whose_limit_it_is() -> None:
     told.link.status(a_status())
     told.link.ack(an_ack(1))
     told.link.status(a_status())
-    told.link.status(replace(a_status(), feeders=(replace(a_feeder(), limit_source="fail-safe"),)))
+    told.link.status(replace(a_status(), feeders=(a_feeder()._replace(limit_source="fail-safe"),)))
     assert spoken == [None, None, "npcc", None]
 
 

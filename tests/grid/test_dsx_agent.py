@@ -37,7 +37,7 @@ def feeder(limit_w: float, drawn_w: float, planned_w: float | None = None, **cha
         "rating_w": 1e6,
         **changes,
     }
-    return replace(a_feeder(), **words)
+    return a_feeder()._replace(**words)
 
 
 def status(agent: Agent, *feeders: FeederStatus, devices: tuple[DeviceStatus, ...] = ()) -> SiteStatus:
@@ -138,8 +138,8 @@ def test_a_ramp_up_that_goes_no_further_is_over() -> None:
 
 def test_a_snapshot_holds_every_feed_and_nothing_else() -> None:
     agent = Agent()
-    other = replace(feeder(1e5, 1e4), id=FeederId("office"), parent=ROOT)
-    ((_, data),) = shown(agent, feeder(1e6, 9e5), replace(feeder(5e5, 1e5), id=ROW, parent=ROOT), other)
+    other = feeder(1e5, 1e4)._replace(id=FeederId("office"), parent=ROOT)
+    ((_, data),) = shown(agent, feeder(1e6, 9e5), feeder(5e5, 1e5)._replace(id=ROW, parent=ROOT), other)
     assert list(data["feeds"]) == ["main-a", "main-b"]
     assert data["feeds"]["main-b"]["metadata"]["default_constraint"]["value"] == 1e6, "its rating: nobody limits it"
 
@@ -242,7 +242,7 @@ def alert(agent: Agent, change: BreachChanged) -> Mapping[str, Any]:
 
 
 def test_a_breach_from_active_over_escalated_to_resolved(limited: Agent) -> None:
-    row = replace(feeder(5e5, 5e5), id=ROW, parent=ROOT)
+    row = feeder(5e5, 5e5)._replace(id=ROW, parent=ROOT)
     devices = (
         device("row-1/fair", 3_000.0, 3_000.0),
         device("row-1/deaf", 4_000.0, 1_000.0),

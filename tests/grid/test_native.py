@@ -439,7 +439,7 @@ def test_a_status_on_the_wire() -> None:
 
 
 def test_a_status_shows_unlimited_stale_and_unknown_as_null() -> None:
-    feeder = replace(a_feeder(), ceiling=UNLIMITED, meter_is_fresh=False, measured_w=float("nan"))
+    feeder = a_feeder()._replace(ceiling=UNLIMITED, meter_is_fresh=False, measured_w=float("nan"))
     status = replace(a_status(phase=LinkPhase.UNLIMITED), feeders=(feeder,))
     body = json.loads(encode_status(status, CLOCK))
     assert (body["ceiling_w"], body["metered_w"], body["measured_w"]) == (None, None, None)

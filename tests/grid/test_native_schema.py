@@ -192,7 +192,7 @@ def test_every_breach_fits(stage: BreachStage) -> None:
 
 @pytest.mark.parametrize("issuer", [None, Issuer("npcc")])
 def test_every_status_fits(issuer: Issuer | None) -> None:
-    feeder = replace(a_feeder(), ceiling=UNLIMITED, meter_is_fresh=False, measured_w=float("nan"))
+    feeder = a_feeder()._replace(ceiling=UNLIMITED, meter_is_fresh=False, measured_w=float("nan"))
     for status in (
         a_status(),
         replace(a_status(), feeders=(feeder,), next_limit_change_at=6_000.0, allocation_id=None),

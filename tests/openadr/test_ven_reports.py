@@ -27,7 +27,7 @@ class Reporting(Ven):
 
     def feeder(self, name: Any = ROOT) -> FeederStatus:
         words = {"metered_w": self.power_w, "measured_w": self.power_w, "rating_w": 1e6, **self.changes}
-        return replace(a_feeder(), id=name, **words)
+        return a_feeder()._replace(id=name, **words)
 
     def until(self, moved_s: float) -> list[dict[str, Any]]:
         """Time goes by; the reports that were due meanwhile."""

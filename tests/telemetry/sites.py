@@ -53,8 +53,7 @@ THE_SITE = FeederStatus(
     curtailed_w=3_250.0,
     devices=4,
 )
-THE_CONTAINER = replace(
-    THE_SITE,
+THE_CONTAINER = THE_SITE._replace(
     id=CONTAINER,
     parent=SITE,
     rating_w=15_000.0,
@@ -113,7 +112,7 @@ THE_STATUS = SiteStatus(
 
 def status_at(at: Seconds, **of_the_site: Watts | bool | None) -> SiteStatus:
     """`THE_STATUS` at another moment, with the root feeder changed."""
-    changed: FeederStatus = replace(THE_SITE, **of_the_site)  # type: ignore[arg-type]  # field types vary by name
+    changed: FeederStatus = THE_SITE._replace(**of_the_site)  # type: ignore[arg-type]  # field types vary by name
     return replace(THE_STATUS, at=at, feeders=[changed, THE_CONTAINER])
 
 
@@ -121,7 +120,7 @@ def fleet(count: int) -> SiteStatus:
     """`count` devices, a hundred to a row, in whatever state; as many gauges each as a device can have."""
     rows = [FeederId(f"row{number:03d}") for number in range(-(-count // 100))]
     devices = [THE_DEVICES[n % 3]._replace(id=DeviceId(f"rig{n:05d}"), feeder=rows[n // 100]) for n in range(count)]
-    feeders = [THE_SITE, *(replace(THE_CONTAINER, id=row) for row in rows)]
+    feeders = [THE_SITE, *(THE_CONTAINER._replace(id=row) for row in rows)]
     return replace(THE_STATUS, feeders=feeders, devices=devices)
 
 

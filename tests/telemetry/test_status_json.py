@@ -59,8 +59,8 @@ def test_devices_can_be_left_out() -> None:
 
 
 def test_zero_is_a_limit_and_null_is_none() -> None:
-    zero = replace(THE_SITE, ceiling=Limit(0.0), limit_w=0.0)
-    free = replace(THE_SITE, ceiling=UNLIMITED)
+    zero = THE_SITE._replace(ceiling=Limit(0.0), limit_w=0.0)
+    free = THE_SITE._replace(ceiling=UNLIMITED)
     body = to_json(replace(THE_STATUS, feeders=[zero, free]))
     assert [feeder["ceiling_w"] for feeder in body["feeders"]] == [0.0, None]
     assert [feeder.ceiling for feeder in from_json(body).feeders] == [Limit(0.0), UNLIMITED]

@@ -325,6 +325,6 @@ def test_two_telemetries_share_nothing() -> None:
 def test_feeders_of_any_name_survive_both_formats() -> None:
     hostile = FeederId('a\\b"c\nd ü \ud800')
     telemetry = Telemetry("1")
-    telemetry.update(replace(THE_STATUS, feeders=[replace(THE_CONTAINER, id=hostile)]))
+    telemetry.update(replace(THE_STATUS, feeders=[THE_CONTAINER._replace(id=hostile)]))
     for openmetrics in (False, True):
         assert exposed(telemetry, openmetrics)("feeder_rating_watts", feeder='a\\b"c\nd ü ?') == 15_000

@@ -19,38 +19,60 @@ TRIM_CONFIRMED_S = 5.0
 
 def room_of(site: Site, now: Seconds) -> Room:
     """What each feeder is over by or has free, now and under the lower limits that are known to come."""
-    room, policy = free_room(site, now), site.policy
-    room.unmetered = 1.0 + policy.reading_error_fraction
-    for feeder, meter in site.meters.items():
-        room.metered[feeder] = 1.0 if meter.is_fresh or meter.is_remembered else room.unmetered
-    for feeder in site.tree.specs:
+    kept, policy = site.room, site.policy
+    for feeder in site.stirred | site.meters.keys():
         sums, limit_w = site.tallies[feeder], site.limit_w(feeder)
         is_over = sums.total_planned_w > limit_w + MILLIWATT and not _is_noise(site, feeder, limit_w)
         over_w = sums.total_planned_w - limit_w if is_over else _unexplained_w(site, feeder, limit_w, now)
         margin_w = policy.margin_w(limit_w)
-        room.over_w[feeder] = over_w + margin_w if over_w > 0 else 0.0
+        kept.over_w[feeder] = over_w + margin_w if over_w > 0 else 0.0
+        kept.free_w[feeder] = _free_w(site, feeder)
         if site.has_flex:
-            room.firm_over_w[feeder] = _firm_part_w(room.over_w[feeder], limit_w, site.firm_w[feeder], margin_w)
+            kept.firm_over_w[feeder] = _firm_part_w(kept.over_w[feeder], limit_w, site.firm_w[feeder], margin_w)
         if sums.spread_w > 0.0:
-            room.edge_w2[feeder] = sums.edge_w2
+            kept.edge_w2[feeder] = sums.edge_w2
+        else:
+            kept.edge_w2.pop(feeder, None)
+    unmetered = 1.0 + policy.reading_error_fraction
+    room = Room(
+        over_w=dict(kept.over_w),
+        free_w=dict(kept.free_w),
+        firm_over_w=dict(kept.firm_over_w),
+        edge_w2=dict(kept.edge_w2),
+        coming=_coming(site, now),
+        unmetered=unmetered,
+        metered={
+            feeder: 1.0 if meter.is_fresh or meter.is_remembered else unmetered for feeder, meter in site.meters.items()
+        },
+    )
+    interlock.hold_room(site.interlocks, site.tree, room, now)
     return room
 
 
 def free_room(site: Site, now: Seconds) -> Room:
     """What each feeder has free, now and under the lower limits that are known to come; nothing is over. Changes
     nothing in the site."""
-    room = Room(over_w=dict.fromkeys(site.tree.specs, 0.0))
-    for feeder in site.tree.specs:
-        ramp_w = site.ramp_w.get(feeder, 0.0)
-        room.free_w[feeder] = ramp_w - site.policy.margin_w(ramp_w) - site.tallies[feeder].total_reserved_w
+    room = Room(
+        over_w=dict.fromkeys(site.tree.specs, 0.0),
+        free_w={feeder: _free_w(site, feeder) for feeder in site.tree.specs},
+        coming=_coming(site, now),
+    )
     interlock.hold_room(site.interlocks, site.tree, room, now)
+    return room
+
+
+def _free_w(site: Site, feeder: FeederId) -> Watts:
+    ramp_w = site.ramp_w.get(feeder, 0.0)
+    return ramp_w - site.policy.margin_w(ramp_w) - site.tallies[feeder].total_reserved_w
+
+
+def _coming(site: Site, now: Seconds) -> list[Window]:
     horizon = now + site.slowest.down_s + site.slowest.up_s + AHEAD_S
-    room.coming = [
+    return [
         window
         for moment, ceilings in site.link.coming(now, horizon)
         if (window := _window(site, moment, ceilings)) is not None
     ]
-    return room
 
 
 def _is_noise(site: Site, feeder: FeederId, limit_w: Watts) -> bool:

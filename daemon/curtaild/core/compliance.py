@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from curtaild.core.allocation import Allocation, AllocationId
 from curtaild.core.events import Ack, AckStage, BreachChanged, BreachId, BreachStage, Event
@@ -16,8 +17,7 @@ ESCALATED_AFTER_S = 60.0
 ESCALATED_OVER_FRACTION = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How one feeder stands this cycle (W). `drawn_w`: its meter, else what is reserved.
 
     `lasting_w`: the same without the meter's noise, but a few seconds late: a breach is judged by it."""
@@ -57,12 +57,13 @@ class Compliance:
     _breach_count: int = 0
     _limit_w: dict[FeederId, Watts] = field(default_factory=dict)
     _grace_until: dict[FeederId, Seconds] = field(default_factory=dict)
+    _over: set[FeederId] = field(default_factory=set)
 
     def follow(
         self,
         in_force: Iterable[Allocation],
         held: Collection[AllocationId],
-        standings: dict[FeederId, Standing],
+        standings: Mapping[FeederId, Standing],
         now: Seconds,
     ) -> list[Event]:
         """`applying` when an allocation begins, `reached` or `shortfall` by what is drawn, `ended` when it is over: one
@@ -85,17 +86,25 @@ class Compliance:
         return events
 
     def watch(
-        self, standings: dict[FeederId, Standing], policy: Policy, reach_by_s: dict[FeederId, Seconds], now: Seconds
+        self,
+        standings: Mapping[FeederId, Standing],
+        changed: Iterable[FeederId],
+        policy: Policy,
+        reach_by_s: Mapping[FeederId, Seconds],
+        now: Seconds,
     ) -> list[Event]:
-        """Breaches: active → escalated → resolved, under one id."""
+        """Breaches: active → escalated → resolved, under one id. Looked at are the feeders that stand otherwise than
+        before, which `changed` names, and those that are or were over: for them time goes on."""
         events: list[Event] = []
-        for feeder, standing in standings.items():
+        for feeder in sorted(self._over.union(changed) & standings.keys()):
+            standing = standings[feeder]
             before_w = self._limit_w.get(feeder)
             if before_w is None or standing.limit_w < before_w:
                 self._grace_until[feeder] = now + reach_by_s.get(feeder, policy.response_s)
             self._limit_w[feeder] = standing.limit_w
             breach = self._breaches.setdefault(feeder, _Breach())
             events += self._watch_feeder(feeder, breach, standing, policy, now)
+        self._over &= standings.keys()
         return events
 
     def _watch_feeder(
@@ -103,6 +112,10 @@ class Compliance:
     ) -> list[Event]:
         over_w = standing.lasting_w - standing.limit_w
         is_over = over_w > policy.margin_w(standing.limit_w)
+        if is_over or breach.over_since is not None:
+            self._over.add(feeder)
+        else:
+            self._over.discard(feeder)
         if is_over:
             breach.under_since = None
         elif over_w <= 0 and breach.under_since is None:
@@ -160,7 +173,7 @@ def _stage_now(track: _Track, standing: Standing, now: Seconds) -> tuple[AckStag
 def _ack(
     stage: AckStage,
     allocation: Allocation,
-    standings: dict[FeederId, Standing],
+    standings: Mapping[FeederId, Standing],
     now: Seconds,
     reason: str | None = None,
 ) -> Ack:

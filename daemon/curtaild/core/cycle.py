@@ -1,14 +1,15 @@
 """One turn of everything: `step(site, inputs, now)`. Same site, same inputs, same `now`: same answer. Between two of
 them `absorb` takes what devices say and decides nothing, so that a step has little to read.
 
-The way of an allocation: `link.receive` takes it, `link.ceilings` turns it into watts per feeder, `reserve` and `tally`
-say what may be drawn, `room_of` what is over or free, `shed`, `dispatch` and `exchange` who moves, `_issue` makes the
-commands, `compliance` tells the grid.
+The way of an allocation: `link.receive` takes it, `link.ceilings` turns it into watts per feeder, `reserve` and
+`tallies` say what may be drawn, `room_of` what is over or free, `shed`, `dispatch` and `exchange` who moves, `_issue`
+makes the commands, `compliance` tells the grid.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import NamedTuple
@@ -36,7 +37,6 @@ from curtaild.core.market import earns_too_little
 from curtaild.core.room import MILLIWATT, Move, Room
 from curtaild.core.shed import shed
 from curtaild.core.site import Site
-from curtaild.core.tally import tally
 from curtaild_drivers.contract import (
     DeviceId,
     FeederId,
@@ -131,19 +131,22 @@ def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
     events += _take_feeders(site, inputs)
     events += _refresh_meters(site, now)
     events += _reserve(site, now)
-    site.tallies = tally(site.tree, site.meters, site.roster, site.policy)
+    site.stirred |= site.tallies.refresh()
     events += _set_limits(site, now)
     commands, starts, issued = _dispatch(site, now)
     events += issued
     events += _tell(site, now)
+    site.unshown_feeders |= site.stirred
+    site.stirred = set()
     site.stepped_at = now
     return Decision(commands, _with_watts(site, events), site.link.next_change_at(now), starts)
 
 
 def absorb(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
     """Take what devices said into the records and the sums. Who shall move, the next `step` says."""
-    events = _take_news(site, news, now)
-    return events + _recount(site, now, site.was_in_grace)
+    events = _take_news(site, news, now) + _recount(site, now, site.was_in_grace)
+    site.stirred |= site.tallies.recount()
+    return events
 
 
 # ---- what arrived ---------------------------------------------------------------------------------
@@ -211,18 +214,18 @@ def _refresh_meters(site: Site, now: Seconds) -> list[Event]:
     return events
 
 
-def _meter_agrees(site: Site, feeder: FeederId) -> bool:
-    """Whether fresh meters show every limit above kept; a limited feeder without one proves nothing."""
-    is_metered = False
-    for above in site.tree.paths[feeder]:
-        meter = site.meters.get(above)
+def _agreement(site: Site) -> Iterator[tuple[FeederId, bool]]:
+    """Whether fresh meters show every limit above each feeder kept; a limited one without a meter proves nothing."""
+    found: dict[FeederId | None, tuple[bool, bool]] = {None: (False, True)}
+    for feeder in reversed(site.tree.bottom_up):
+        is_metered, is_kept = found[site.tree.specs[feeder].parent]
+        meter = site.meters.get(feeder)
         if meter is not None and meter.is_fresh:
-            is_metered = True
-            if meter.smoothed_w > site.limit_w(above):
-                return False
-        elif isinstance(site.limits.get(above, (UNLIMITED, ""))[0], Limit):
-            return False
-    return is_metered
+            is_metered, is_kept = True, is_kept and meter.smoothed_w <= site.limit_w(feeder)
+        elif feeder in site.limits and isinstance(site.limits[feeder][0], Limit):
+            is_kept = False
+        found[feeder] = (is_metered, is_kept)
+        yield feeder, is_metered and is_kept
 
 
 # ---- what may be drawn ----------------------------------------------------------------------------
@@ -231,8 +234,8 @@ def _meter_agrees(site: Site, feeder: FeederId) -> bool:
 def _reserve(site: Site, now: Seconds) -> list[Event]:
     """Bring the reservations of all up to `now` whom an input, a meter or time has changed."""
     roster = site.roster
-    for feeder, members in roster.members.items():
-        agrees = _meter_agrees(site, feeder)
+    for feeder, agrees in _agreement(site):
+        members = roster.members[feeder]
         if agrees is not members.meter_agrees:
             members.meter_agrees = agrees
             roster.touch_all(members.flying)
@@ -260,20 +263,21 @@ def _set_limits(site: Site, now: Seconds) -> list[Event]:
     """The ceilings in force, and the ramp that follows them down at once and up slowly."""
     events: list[Event] = []
     stated, firm = site.link.ceilings(now), site.link.firm(now) if site.has_flex else {}
-    dt_s = now - site.stepped_at
-    ramps, held_w = _ramps(site, now), dict(site.ramp_w)
-    for feeder, spec in site.tree.specs.items():
+    dt_s, ramps = now - site.stepped_at, _ramps(site, now)
+    speaks_for = tuple(dict.fromkeys((*stated, *firm, *ramps)))
+    for feeder in dict.fromkeys((*site.spoken_for, *speaks_for)):
+        rating_w = site.tree.specs[feeder].rating_w
         ceiling, source = stated.get(feeder, (UNLIMITED, "rating"))
-        before = site.limits.get(feeder)
+        before, held_w = site.limits.get(feeder), site.ramp_w.get(feeder, 0.0)
         if before is None or before[0] != ceiling:
             events.append(LimitChanged(now, feeder, before[0] if before is not None else None, ceiling, source))
             site.limited_at, site.exchange_at = now, now
-        site.limits[feeder] = (ceiling, source)
-        limit_w = within(ceiling, spec.rating_w)
-        site.firm_w[feeder] = within(firm.get(feeder, UNLIMITED), spec.rating_w)
-        site.ramp_w[feeder] = limit_w
-        if feeder in ramps:
-            site.ramp_w[feeder] = min(limit_w, _ramped_w(site, feeder, ramps[feeder], held_w.get(feeder, 0.0), dt_s))
+        limit_w, firm_w = within(ceiling, rating_w), within(firm.get(feeder, UNLIMITED), rating_w)
+        ramp_w = min(limit_w, _ramped_w(site, feeder, ramps[feeder], held_w, dt_s)) if feeder in ramps else limit_w
+        if before != (ceiling, source) or ramp_w != held_w or firm_w != site.firm_w.get(feeder):
+            site.stirred.add(feeder)
+        site.limits[feeder], site.firm_w[feeder], site.ramp_w[feeder] = (ceiling, source), firm_w, ramp_w
+    site.spoken_for = speaks_for
     return events
 
 
@@ -320,8 +324,7 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[FeederId], 
         site.exchange = None
     if not moves and site.room_since is not None and not _waits_for_falls(site, now):
         since, policy = site.room_since, site.policy
-        have_room = [leaf for leaf, path in site.tree.paths.items() if min(room.free_w[above] for above in path) > 0.0]
-        below = site.roster.can_rise(have_room)
+        below = site.roster.can_rise(site.tree, room.free_w)
         candidates = [device for device in below if dispatch.may_rise(device, now, since, policy)]
         wanted = site.exchange.raises if site.exchange is not None else None
         if wanted is not None:
@@ -370,13 +373,16 @@ def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> l
     if site.was_in_grace:
         return events
     for feeder, left_w in over_w.items():
+        before_w = site.deficits[feeder]
+        if left_w <= 0.0 and before_w == 0.0:
+            continue
         limit_w = site.limit_w(feeder)
         margin_w = site.policy.margin_w(limit_w)
         deficit_w = left_w - margin_w if left_w - margin_w > MILLIWATT else 0.0
-        before_w = site.deficits[feeder]
         ended_or_began = (deficit_w == 0) != (before_w == 0)
         if ended_or_began or abs(deficit_w - before_w) > 0.01 * site.tree.specs[feeder].rating_w:
             site.deficits[feeder] = deficit_w
+            site.stirred.add(feeder)
             spared_w = min(deficit_w, site.tallies[feeder].spared_w, max(0.0, site.firm_w[feeder] - limit_w))
             events.append(DeficitChanged(now, feeder, deficit_w, spared_w))
     return events
@@ -433,25 +439,27 @@ def _allocation_behind(site: Site, feeder: FeederId | None) -> AllocationId | No
 
 
 def _tell(site: Site, now: Seconds) -> list[Event]:
-    standings = {feeder: _standing(site, feeder) for feeder in site.tree.specs}
+    standings, stirred = site.standings, site.stirred | site.meters.keys()
+    for feeder in stirred:
+        standings[feeder] = _standing(site, feeder)
     in_force = list(site.link.in_force(now))
     reach_by_s = {
         allocation.feeder: allocation.reach_by_s for allocation in in_force if allocation.reach_by_s is not None
     }
     return [
         *site.compliance.follow(in_force, {held.id for held in site.link.memory.allocations}, standings, now),
-        *site.compliance.watch(standings, site.policy, reach_by_s, now),
+        *site.compliance.watch(standings, stirred, site.policy, reach_by_s, now),
     ]
 
 
 def _standing(site: Site, feeder: FeederId) -> Standing:
-    sums = site.tallies[feeder]
+    sums, limit_w = site.tallies[feeder], site.limit_w(feeder)
     meter = site.meters.get(feeder)
     is_metered = meter is not None and meter.is_fresh
-    spared_w = sums.spared_w if site.limit_w(feeder) < site.firm_w[feeder] else 0.0
+    spared_w = sums.spared_w if limit_w < site.firm_w[feeder] else 0.0
     metered_w = meter.settled_w if meter is not None and is_metered else None
     return Standing(
-        limit_w=site.limit_w(feeder),
+        limit_w,
         drawn_w=metered_w if metered_w is not None else sums.total_reserved_w,
         lasting_w=meter.smoothed_w if meter is not None and is_metered else sums.total_reserved_w,
         metered_w=metered_w,
@@ -466,7 +474,7 @@ def _with_watts(site: Site, events: list[Event]) -> list[Event]:
     told: list[Event] = []
     for event in events:
         if isinstance(event, Ack) and event.applied_w is None and event.feeder in site.tree.specs:
-            standing = _standing(site, event.feeder)
+            standing = site.standings[event.feeder]
             event = replace(event, applied_w=standing.applied_w, metered_w=standing.metered_w, floor_w=standing.floor_w)
         told.append(event)
     return told

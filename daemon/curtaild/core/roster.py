@@ -71,6 +71,11 @@ class Members:
             self._count_unseen(device)
         device.share = now
 
+    @property
+    def has_movers(self) -> bool:
+        """Whether some have moved since a meter last saw them: then its next sample changes what is unseen."""
+        return bool(self._movers)
+
     def unseen_w(self, seen_until: Seconds | None) -> Watts:
         """What is reserved beyond what a meter has seen the devices draw; all of it where none can see them."""
         if seen_until is None:
@@ -118,13 +123,15 @@ class Members:
 class Roster:
     """Every device on its feeder. Who is touched is looked at in the next cycle; the others stand as they stood.
 
-    `losing`: run at what earns less than its energy. `unshown`: touched since the last status was read off.
+    `losing`: run at what earns less than its energy. `unshown`: touched since the last status was read off. `changed`:
+    the feeders on which devices were counted anew since they were last added up.
     """
 
     def __init__(self, tree: FeederTree, devices: Iterable[Device]) -> None:
         self.members: dict[FeederId, Members] = {feeder: Members() for feeder in tree.specs}
         self.losing: dict[Device, None] = {}
         self.unshown: dict[Device, None] = {}
+        self.changed: set[FeederId] = set()
         self._touched: dict[Device, None] = {}
         self._reviews: list[tuple[Seconds, int, Device]] = []
         for order, device in enumerate(devices):
@@ -156,17 +163,20 @@ class Roster:
 
         `is_losing`: what it runs at earns less than its energy.
         """
-        self.members[device.spec.feeder].count(device)
+        feeder = device.spec.feeder
+        self.members[feeder].count(device)
+        self.changed.add(feeder)
         if is_losing or self.losing:
             _place(self.losing, device, is_losing)
         if review_at < device.review_at:
             device.review_at = review_at
             heapq.heappush(self._reviews, (review_at, device.order, device))
 
-    def can_rise(self, feeders: Iterable[FeederId]) -> Iterator[Device]:
-        """Those settled under their highest point that hang on these feeders themselves."""
-        for feeder in feeders:
-            yield from self.members[feeder].can_rise
+    def can_rise(self, tree: FeederTree, free_w: Mapping[FeederId, Watts]) -> Iterator[Device]:
+        """Those settled under their highest point on feeders that have something free, as all above them do."""
+        for feeder, members in self.members.items():
+            if members.can_rise and min(free_w[above] for above in tree.paths[feeder]) > 0.0:
+                yield from members.can_rise
 
     def can_fall(self) -> Mapping[FeederId, Iterable[Device]]:
         return {feeder: members.can_fall for feeder, members in self.members.items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from curtaild.core.auxiliary import MeteredFeeder
-from curtaild.core.compliance import Compliance
+from curtaild.core.compliance import Compliance, Standing
 from curtaild.core.device import Actuation, Device, DeviceSpec, Steps
 from curtaild.core.events import ActuationId, ActuationStage
 from curtaild.core.exchange import Exchange
@@ -15,9 +15,10 @@ from curtaild.core.interlock import Interlock
 from curtaild.core.limits import UNLIMITED, Ceiling, within
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
+from curtaild.core.room import Room
 from curtaild.core.roster import Roster
-from curtaild.core.status import DeviceStatus
-from curtaild.core.tally import FeederTally
+from curtaild.core.status import DeviceStatus, FeederStatus
+from curtaild.core.tally import Tallies
 from curtaild_drivers.contract import DeviceId, FeederId, OperatingPoint, OperatingPoints, Seconds, Watts
 
 
@@ -39,7 +40,12 @@ class Slowest:
 
 
 class Site:
-    """Everything the daemon knows; changed by `step` alone. `epoch` names this run in actuation and breach ids."""
+    """Everything the daemon knows; changed by `step` alone. `epoch` names this run in actuation and breach ids.
+
+    A site of a thousand racks costs no more than what happens in it: `stirred` are the feeders whose sums, limits or
+    deficits changed in this cycle, and only of those the `room` and the `standings` are found anew. `spoken_for`: those
+    for which a limit, a firm limit or a ramp was stated. `unshown_feeders`: stirred since the last status was read off.
+    """
 
     def __init__(
         self,
@@ -66,7 +72,6 @@ class Site:
         self.firm_w: dict[FeederId, Watts] = {}
         self.ramp_w: dict[FeederId, Watts] = {}
         self.deficits: dict[FeederId, Watts] = {}
-        self.tallies: dict[FeederId, FeederTally] = {}
         self.shown: list[DeviceStatus] = []
         self._ladders: dict[OperatingPoints, OperatingPoints] = {}
         self._steps: dict[tuple[object, ...], Steps] = {}
@@ -149,7 +154,13 @@ class Site:
             if spec.interlock is not None:
                 interlock = self.interlocks[feeder] = seen.get(feeder) or Interlock(spec.interlock)
                 interlock.spec = spec.interlock
-        self.tallies = {feeder: FeederTally() for feeder in tree.specs}
+        self.tallies = Tallies(tree, self.meters, self.roster, self.policy)
+        self.stirred = set(tree.specs)
+        self.unshown_feeders = set(tree.specs)
+        self.spoken_for = tuple(tree.specs)
+        self.room = Room(over_w=dict.fromkeys(tree.specs, 0.0), free_w=dict.fromkeys(tree.specs, 0.0))
+        self.standings: dict[FeederId, Standing] = {}
+        self.shown_feeders: dict[FeederId, FeederStatus] = {}
         self.limits = {feeder: limit for feeder, limit in self.limits.items() if feeder in tree.specs}
         self.ramp_w = {feeder: ramp for feeder, ramp in self.ramp_w.items() if feeder in tree.specs}
         self.deficits = {feeder: self.deficits.get(feeder, 0.0) for feeder in tree.specs}

@@ -27,9 +27,20 @@ def status_of(site: Site, now: Seconds) -> SiteStatus:
         flexible_down_w=max(0.0, root.planned_w - root.lowest_w),
         actuations_in_flight=root.in_flight,
         next_limit_change_at=link.next_change_at(now),
-        feeders=[_feeder(site, feeder, now) for feeder in site.tree.specs],
+        feeders=_feeders(site, now),
         devices=_devices(site),
     )
+
+
+def _feeders(site: Site, now: Seconds) -> list[FeederStatus]:
+    """In the order of the site file; only those that were stirred since the last one, or have a meter, anew."""
+    shown, unshown = site.shown_feeders, site.unshown_feeders
+    if len(shown) != len(site.tree.specs):
+        shown.update((feeder, _feeder(site, feeder, now)) for feeder in site.tree.specs)
+    else:
+        shown.update((feeder, _feeder(site, feeder, now)) for feeder in unshown | site.meters.keys())
+    unshown.clear()
+    return list(shown.values())
 
 
 def _feeder(site: Site, feeder: FeederId, now: Seconds) -> FeederStatus:

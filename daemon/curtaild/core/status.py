@@ -11,8 +11,7 @@ from curtaild.core.limits import Ceiling
 from curtaild_drivers.contract import DeviceId, FeederId, RunState, Seconds, Watts
 
 
-@dataclass(frozen=True, slots=True)
-class FeederStatus:
+class FeederStatus(NamedTuple):
     """`limit_w` is the ceiling in force with the rating counted (W). `reserved_w` and `auxiliary_w` together are what
     the feeder may be drawing as far as we know; `planned_w` what its devices will draw once all actuations
     settle. `metered_w` is the last valid meter power, `None` without a meter. `curtailed_w`: what the devices would

@@ -1,12 +1,18 @@
-"""Adds up what the devices draw, reserve and are planned to draw, feeder by feeder, from the leaves to the root."""
+"""Adds up what the devices draw, reserve and are planned to draw, feeder by feeder, from the leaves to the root.
+
+Only feeders are added up anew below which something changed. All sums are whole numbers of 1/1024 W, so that what one
+of a thousand rows draws more can be added to the site's sum without an error gathering.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from curtaild.core.auxiliary import MeteredFeeder
+from curtaild.core.device import exact
 from curtaild.core.feeders import FeederTree
 from curtaild.core.policy import Policy
 from curtaild.core.roster import Members, Roster
@@ -49,85 +55,148 @@ class FeederTally:
     total_reserved_w: Watts = 0.0
     total_planned_w: Watts = 0.0
 
-    def add(self, other: FeederTally) -> None:
-        self.devices += other.devices
-        self.in_flight += other.in_flight
-        self.reserved_w += other.reserved_w
-        self.planned_w += other.planned_w
-        self.measured_w += other.measured_w
-        self.unseen_w += other.unseen_w
-        self.just_moved_w += other.just_moved_w
-        self.in_doubt_w += other.in_doubt_w
-        self.never_heard_w += other.never_heard_w
-        self.edge_w += other.edge_w
-        self.edge_w2 += other.edge_w2
-        self.spared_w += other.spared_w
-        self.lowest_w += other.lowest_w
-        self.highest_w += other.highest_w
-        self.allowed_w += other.allowed_w
+    def add(self, other: FeederTally, instead_of: FeederTally) -> None:
+        """Count `other` where `instead_of` was counted before."""
+        self.devices += other.devices - instead_of.devices
+        self.in_flight += other.in_flight - instead_of.in_flight
+        self.reserved_w += other.reserved_w - instead_of.reserved_w
+        self.planned_w += other.planned_w - instead_of.planned_w
+        self.measured_w += other.measured_w - instead_of.measured_w
+        self.unseen_w += other.unseen_w - instead_of.unseen_w
+        self.just_moved_w += other.just_moved_w - instead_of.just_moved_w
+        self.in_doubt_w += other.in_doubt_w - instead_of.in_doubt_w
+        self.never_heard_w += other.never_heard_w - instead_of.never_heard_w
+        self.edge_w += other.edge_w - instead_of.edge_w
+        self.edge_w2 += other.edge_w2 - instead_of.edge_w2
+        self.spared_w += other.spared_w - instead_of.spared_w
+        self.lowest_w += other.lowest_w - instead_of.lowest_w
+        self.highest_w += other.highest_w - instead_of.highest_w
+        self.allowed_w += other.allowed_w - instead_of.allowed_w
         self.last_move_at = max(self.last_move_at, other.last_move_at)
-        self.auxiliary_w += other.auxiliary_w
-        self.total_reserved_w += other.total_reserved_w
-        self.total_planned_w += other.total_planned_w
+        self.auxiliary_w += other.auxiliary_w - instead_of.auxiliary_w
+        self.total_reserved_w += other.total_reserved_w - instead_of.total_reserved_w
+        self.total_planned_w += other.total_planned_w - instead_of.total_planned_w
 
 
-def tally(
-    tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder], roster: Roster, policy: Policy
-) -> dict[FeederId, FeederTally]:
-    """One tally per feeder; feeds each fresh meter's estimate on the way."""
-    tallies: dict[FeederId, FeederTally] = {}
-    for feeder in tree.bottom_up:
-        own = tallies[feeder] = _own(feeder, tree, meters, roster.members[feeder], policy)
-        for child in tree.children[feeder]:
-            own.add(tallies[child])
-        meter = meters.get(feeder)
-        if meter is not None:
-            _apply_meter(own, meter, policy)
-    return tallies
+_NOTHING = FeederTally()
 
 
-def _own(
-    feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder], members: Members, policy: Policy
-) -> FeederTally:
-    """The devices that hang on the feeder itself."""
-    sums, error_fraction = members.sums, policy.reading_error_fraction
-    auxiliary_w = tree.specs[feeder].auxiliary_w
-    return FeederTally(
-        devices=len(members.devices),
-        in_flight=len(members.flying),
-        reserved_w=sums.reserved_w,
-        planned_w=sums.planned_w,
-        measured_w=sums.measured_w,
-        unseen_w=error_fraction * members.unseen_w(_seen_until(feeder, tree, meters)),
-        just_moved_w=members.just_moved_w(_sampled_at(feeder, tree, meters)),
-        in_doubt_w=sums.in_doubt_w,
-        never_heard_w=sums.never_heard_w,
-        edge_w=sums.edge_w,
-        edge_w2=sums.edge_w2,
-        spared_w=sums.spared_w,
-        lowest_w=sums.lowest_w,
-        highest_w=sums.highest_w,
-        allowed_w=sums.allowed_w,
-        last_move_at=members.last_move_at,
-        auxiliary_w=auxiliary_w,
-        total_reserved_w=sums.reserved_w * (1 + error_fraction) + auxiliary_w,
-        total_planned_w=sums.planned_w * (1 + error_fraction) + auxiliary_w,
-    )
+class _Sight(NamedTuple):
+    """What the meters above some feeders have seen of them. `until`: the last counted sample of the nearest one that is
+    fresh or was of late, `None` where none is. `sampled_at`: the oldest of the newest samples of the fresh ones."""
+
+    until: Seconds | None
+    sampled_at: Seconds
+
+    def is_less_than(self, before: _Sight) -> bool:
+        """A meter came or was lost: another now looks at the devices, and it has seen other things."""
+        if self.until is None or before.until is None:
+            return self != before
+        return self.until < before.until or self.sampled_at < before.sampled_at
 
 
-def _seen_until(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder]) -> Seconds | None:
-    """The last counted sample of the nearest meter above that is fresh or was of late; `None` where none is."""
-    for above in tree.paths[feeder]:
-        meter = meters.get(above)
-        if meter is not None and (meter.is_remembered or (meter.is_fresh and meter.is_estimated)):
-            return meter.counted_at
-    return None
+class Tallies:
+    """One tally per feeder, kept from cycle to cycle. `_moving`: feeders with devices that moved since a meter saw
+    them, whom its next sample concerns."""
 
+    __slots__ = ("_by_feeder", "_children", "_meters", "_moving", "_policy", "_roster", "_seen_by", "_sights", "_tree")
 
-def _sampled_at(feeder: FeederId, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder]) -> Seconds:
-    """The oldest of the newest samples of the fresh meters above."""
-    samples = [meters[above].changed_at for above in tree.paths[feeder] if above in meters and meters[above].is_fresh]
-    return min(samples, default=math.inf)
+    def __init__(
+        self, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder], roster: Roster, policy: Policy
+    ) -> None:
+        self._tree, self._meters, self._roster, self._policy = tree, meters, roster, policy
+        self._by_feeder = dict.fromkeys(tree.specs, _NOTHING)
+        self._children = {feeder: FeederTally() for feeder, below in tree.children.items() if below}
+        self._seen_by = {
+            feeder: next((above for above in path if above in meters), None) for feeder, path in tree.paths.items()
+        }
+        self._sights: dict[FeederId | None, _Sight] = {}
+        self._moving: set[FeederId] = set()
+        roster.changed.update(tree.specs)
+
+    def __getitem__(self, feeder: FeederId) -> FeederTally:
+        return self._by_feeder[feeder]
+
+    def refresh(self) -> set[FeederId]:
+        """Bring all up to the roster and the meters, whose estimates are fed on the way; the feeders counted anew."""
+        before, self._sights = self._sights, {seer: self._sight_of(seer) for seer in (None, *self._meters)}
+        due = self._take_changed() | self._moving | self._meters.keys()
+        lost = {seer for seer, sight in self._sights.items() if seer in before and sight.is_less_than(before[seer])}
+        if lost:
+            due.update(feeder for feeder, seer in self._seen_by.items() if seer in lost)
+        self._moving = {feeder for feeder in due if self._roster.members[feeder].has_movers}
+        return self._count_anew(due)
+
+    def recount(self) -> set[FeederId]:
+        """Bring those up to the roster that have no meter, which the next `refresh` then finds done; who they are."""
+        if not self._sights:
+            return set()
+        due = self._take_changed() - self._meters.keys()
+        self._moving.update(feeder for feeder in due if self._roster.members[feeder].has_movers)
+        return self._count_anew(due, stops_at=self._meters)
+
+    def _take_changed(self) -> set[FeederId]:
+        changed, self._roster.changed = self._roster.changed, set()
+        return changed
+
+    def _count_anew(self, due: set[FeederId], stops_at: Container[FeederId] = ()) -> set[FeederId]:
+        """Those `due` and all above them, up to those it `stops_at`."""
+        for feeder in self._tree.bottom_up:
+            if feeder not in due:
+                continue
+            own = self._own(feeder, self._roster.members[feeder])
+            children = self._children.get(feeder)
+            if children is not None:
+                own.add(children, _NOTHING)
+            meter = self._meters.get(feeder)
+            if meter is not None:
+                _apply_meter(own, meter, self._policy)
+                own.auxiliary_w = exact(own.auxiliary_w)
+                own.total_reserved_w, own.total_planned_w = exact(own.total_reserved_w), exact(own.total_planned_w)
+            before, self._by_feeder[feeder] = self._by_feeder[feeder], own
+            parent = self._tree.specs[feeder].parent
+            if parent is not None:
+                self._children[parent].add(own, before)
+                if parent not in stops_at:
+                    due.add(parent)
+        return due
+
+    def _sight_of(self, seer: FeederId | None) -> _Sight:
+        """What those see who look at the feeders that `seer` is the nearest meter of."""
+        above = [self._meters[feeder] for feeder in self._tree.paths[seer] if feeder in self._meters] if seer else []
+        counted = (
+            meter.counted_at for meter in above if meter.is_remembered or (meter.is_fresh and meter.is_estimated)
+        )
+        sampled_at = min((meter.changed_at for meter in above if meter.is_fresh), default=math.inf)
+        return _Sight(next(counted, None), sampled_at)
+
+    def _own(self, feeder: FeederId, members: Members) -> FeederTally:
+        """The devices that hang on the feeder itself."""
+        sums, error_fraction = members.sums, self._policy.reading_error_fraction
+        sight = self._sights[self._seen_by[feeder]]
+        auxiliary_w = exact(self._tree.specs[feeder].auxiliary_w)
+        return FeederTally(
+            len(members.devices),
+            len(members.flying),
+            sums.reserved_w,
+            sums.planned_w,
+            sums.measured_w,
+            exact(error_fraction * members.unseen_w(sight.until)),
+            exact(members.just_moved_w(sight.sampled_at)),
+            sums.in_doubt_w,
+            sums.never_heard_w,
+            sums.edge_w,
+            sums.edge_w2,
+            0.0,
+            sums.spared_w,
+            sums.lowest_w,
+            sums.highest_w,
+            sums.allowed_w,
+            members.last_move_at,
+            auxiliary_w,
+            exact(sums.reserved_w * (1 + error_fraction)) + auxiliary_w,
+            exact(sums.planned_w * (1 + error_fraction)) + auxiliary_w,
+        )
 
 
 def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None:
