@@ -1,8 +1,8 @@
 """The control loop: every second, and at once when something calls for it or a limit changes by itself, one `step` and
 what follows from it; between those, what devices say is absorbed as it comes.
 
-Sheds leave for the actuator before anything else is done. Records and documents go to the store; acks follow once
-their cycle is durable, so that `accepted` is never said of what a crash could forget.
+What the grid said goes to the store while the core thinks, and sheds leave for the actuator before the rest of a cycle
+is written down. Acks follow once they are durable, so that `accepted` is never said of what a crash could forget.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from curtaild import memory
 from curtaild.actuator import Actuator
 from curtaild.clerk import Clerk
 from curtaild.clock import Clock
-from curtaild.core.cycle import Command, Decision, absorb, step
+from curtaild.core.cycle import Command, Decision, absorb, hear, step
 from curtaild.core.device import Device
 from curtaild.core.events import (
     Ack,
@@ -136,7 +136,10 @@ class ControlLoop:
     async def cycle(self, now: Seconds, is_tick: bool) -> None:
         """One turn. A fault in it is told once; no cycle is then completed, and the watchdog takes over."""
         try:
-            decision = step(self.site, self._inbox.take(), now)
+            inputs = self._inbox.take()
+            self._note(hear(self.site, inputs.grid, now))
+            inputs.grid = []
+            decision = step(self.site, inputs, now)
             self._next_change_at = decision.next_change_at
             await self._act(decision)
             if is_tick:

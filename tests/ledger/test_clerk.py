@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from curtaild import clerk
+from curtaild import control as control_module
 from curtaild.clerk import SLICE, Clerk
 from curtaild.clock import SystemClock
 from curtaild.control import LEARNED_EVERY_S, LEARNED_SHARE, ControlLoop
+from curtaild.core.allocation import AllocationReceived
+from curtaild.core.cycle import Decision, Inputs
 from curtaild.core.device import DeviceSpec, DrawRatio
 from curtaild.core.events import (
     Ack,
@@ -37,6 +40,7 @@ from curtaild.memory import LEARNED, LINK
 from curtaild.store import Store
 from curtaild.telemetry import Telemetry
 from curtaild_drivers.contract import OFF, DeviceId, FeederId, OperatingPoint
+from telemetry.sites import allocation
 
 SITE = FeederId("site")
 STOP = OperatingPoint(OFF, 30.0, 0.0)
@@ -176,6 +180,34 @@ class Stopwatch:
 
     def wall(self) -> float:
         return 1_795_176_000.0 + self.now
+
+
+async def test_an_allocation_is_on_its_way_to_the_disk_before_the_core_thinks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So long thinks a core that it never comes to an end: the allocation is durable all the same, and next time in
+    force."""
+
+    def think(site: Site, inputs: Inputs, now: float) -> Decision:
+        assert not inputs.grid, "heard already"
+        assert store.health.queue_length or store.health.committed_total
+        raise RecursionError
+
+    clock = Stopwatch()
+    tree = FeederTree([FeederSpec(SITE, None, 1e7, 0.0, None)])
+    link = Link(LinkPolicy(SITE, frozenset({SITE}), 1e7, 120.0, 0.0, True), clock.now)
+    site, inbox = Site(tree, [], link, Policy(), clock.now, "run"), Inbox()
+    store = Store.open(tmp_path / "store.db")
+    control = ControlLoop(site, inbox, store, Telemetry("test"), clock)
+    inbox.grid(AllocationReceived(allocation("01J9Z")))
+    monkeypatch.setattr(control_module, "step", think)
+    await control.cycle(clock.now, is_tick=False)
+    await store.commit([])
+    assert "01J9Z" in store.documents(LINK)[LINK]
+    monkeypatch.undo()
+    await control.cycle(clock.now, is_tick=False)
+    assert site.limit_w(SITE) == 12_000.0
+    await store.close()
 
 
 async def test_what_was_learned_is_kept_a_hundredth_of_the_devices_a_second(tmp_path: Path) -> None:

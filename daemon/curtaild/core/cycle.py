@@ -9,7 +9,7 @@ makes the commands, `compliance` tells the grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import NamedTuple
@@ -121,11 +121,15 @@ class Decision:
     starts: list[FeederId]
 
 
+def hear(site: Site, messages: Sequence[GridMessage], now: Seconds) -> list[Event]:
+    """Take what the grid said, before the `step` that follows it: what must be durable before it is answered can then
+    be written while the step thinks."""
+    return _with_watts(site, [event for message in messages for event in site.link.receive(message, now)])
+
+
 def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
     """Take what arrived, decide, tell. Raises nothing on any input the edges can produce."""
-    events: list[Event] = []
-    for message in inputs.grid:
-        events += site.link.receive(message, now)
+    events = [event for message in inputs.grid for event in site.link.receive(message, now)]
     events += site.link.advance(now)
     events += _take_news(site, inputs, now)
     events += _take_feeders(site, inputs)
@@ -473,7 +477,7 @@ def _with_watts(site: Site, events: list[Event]) -> list[Event]:
     """The link's own acks know no watts yet."""
     told: list[Event] = []
     for event in events:
-        if isinstance(event, Ack) and event.applied_w is None and event.feeder in site.tree.specs:
+        if isinstance(event, Ack) and event.applied_w is None and event.feeder in site.standings:
             standing = site.standings[event.feeder]
             event = replace(event, applied_w=standing.applied_w, metered_w=standing.metered_w, floor_w=standing.floor_w)
         told.append(event)
