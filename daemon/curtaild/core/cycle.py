@@ -9,7 +9,7 @@ makes the commands, `compliance` tells the grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from curtaild.core.events import (
     MeterChanged,
 )
 from curtaild.core.exchange import exchange
+from curtaild.core.feeders import FeederTree
 from curtaild.core.limits import UNLIMITED, Limit, within
 from curtaild.core.link import FAILSAFE
 from curtaild.core.market import earns_too_little
@@ -218,18 +219,24 @@ def _refresh_meters(site: Site, now: Seconds) -> list[Event]:
     return events
 
 
-def _agreement(site: Site) -> Iterator[tuple[FeederId, bool]]:
-    """Whether fresh meters show every limit above each feeder kept; a limited one without a meter proves nothing."""
-    found: dict[FeederId | None, tuple[bool, bool]] = {None: (False, True)}
-    for feeder in reversed(site.tree.bottom_up):
-        is_metered, is_kept = found[site.tree.specs[feeder].parent]
-        meter = site.meters.get(feeder)
-        if meter is not None and meter.is_fresh:
-            is_metered, is_kept = True, is_kept and meter.smoothed_w <= site.limit_w(feeder)
-        elif feeder in site.limits and isinstance(site.limits[feeder][0], Limit):
-            is_kept = False
-        found[feeder] = (is_metered, is_kept)
-        yield feeder, is_metered and is_kept
+def _witness(site: Site) -> dict[FeederId, bool]:
+    """Of the feeders that have a fresh meter, whether it shows the limit kept; a limited one without proves nothing."""
+    witness = {
+        feeder: meter.smoothed_w <= site.limit_w(feeder) for feeder, meter in site.meters.items() if meter.is_fresh
+    }
+    for feeder in site.spoken_for:
+        if feeder not in witness and isinstance(site.limits.get(feeder, (UNLIMITED, ""))[0], Limit):
+            witness[feeder] = False
+    return witness
+
+
+def _agreement(tree: FeederTree, witness: Mapping[FeederId, bool]) -> Iterator[tuple[FeederId, bool]]:
+    """Of each feeder, whether meters show every limit above it kept."""
+    found: dict[FeederId | None, bool | None] = {None: None}
+    for feeder in reversed(tree.bottom_up):
+        above, own = found[tree.specs[feeder].parent], witness.get(feeder)
+        found[feeder] = above if own is None else own and above is not False
+        yield feeder, found[feeder] is True
 
 
 # ---- what may be drawn ----------------------------------------------------------------------------
@@ -238,12 +245,15 @@ def _agreement(site: Site) -> Iterator[tuple[FeederId, bool]]:
 def _reserve(site: Site, now: Seconds) -> list[Event]:
     """Bring the reservations of all up to `now` whom an input, a meter or time has changed."""
     roster = site.roster
-    for feeder, agrees in _agreement(site):
-        members = roster.members[feeder]
-        if agrees is not members.meter_agrees:
-            members.meter_agrees = agrees
-            roster.touch_all(members.flying)
-            roster.touch_all(members.stale)
+    witness = _witness(site)
+    if witness != site.witness:
+        site.witness = witness
+        for feeder, agrees in _agreement(site.tree, witness):
+            members = roster.members[feeder]
+            if agrees is not members.meter_agrees:
+                members.meter_agrees = agrees
+                roster.touch_all(members.flying)
+                roster.touch_all(members.stale)
     grace = site.is_in_grace(now)
     if grace or site.was_in_grace:
         roster.touch_all(site.devices.values())
@@ -280,7 +290,8 @@ def _set_limits(site: Site, now: Seconds) -> list[Event]:
         ramp_w = min(limit_w, _ramped_w(site, feeder, ramps[feeder], held_w, dt_s)) if feeder in ramps else limit_w
         if before != (ceiling, source) or ramp_w != held_w or firm_w != site.firm_w.get(feeder):
             site.stirred.add(feeder)
-        site.limits[feeder], site.firm_w[feeder], site.ramp_w[feeder] = (ceiling, source), firm_w, ramp_w
+        site.limits[feeder], site.limit_w_of[feeder] = (ceiling, source), limit_w
+        site.firm_w[feeder], site.ramp_w[feeder] = firm_w, ramp_w
     site.spoken_for = speaks_for
     return events
 

@@ -44,7 +44,8 @@ class Site:
 
     A site of a thousand racks costs no more than what happens in it: `stirred` are the feeders whose sums, limits or
     deficits changed in this cycle, and only of those the `room` and the `standings` are found anew. `spoken_for`: those
-    for which a limit, a firm limit or a ramp was stated. `unshown_feeders`: stirred since the last status was read off.
+    for which a limit, a firm limit or a ramp was stated. `witness`: what meters say of the limits. `unshown_feeders`:
+    stirred since the last status was read off.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Site:
         self.interlocks: dict[FeederId, Interlock] = {}
         self.compliance = Compliance(epoch)
         self.limits: dict[FeederId, tuple[Ceiling, str]] = {}
+        self.limit_w_of: dict[FeederId, Watts] = {}
         self.firm_w: dict[FeederId, Watts] = {}
         self.ramp_w: dict[FeederId, Watts] = {}
         self.deficits: dict[FeederId, Watts] = {}
@@ -159,9 +161,14 @@ class Site:
         self.unshown_feeders = set(tree.specs)
         self.spoken_for = tuple(tree.specs)
         self.room = Room(over_w=dict.fromkeys(tree.specs, 0.0), free_w=dict.fromkeys(tree.specs, 0.0))
+        self.witness: dict[FeederId, bool] = {}
         self.standings: dict[FeederId, Standing] = {}
         self.shown_feeders: dict[FeederId, FeederStatus] = {}
         self.limits = {feeder: limit for feeder, limit in self.limits.items() if feeder in tree.specs}
+        self.limit_w_of = {
+            feeder: within(self.limits.get(feeder, (UNLIMITED, ""))[0], spec.rating_w)
+            for feeder, spec in tree.specs.items()
+        }
         self.ramp_w = {feeder: ramp for feeder, ramp in self.ramp_w.items() if feeder in tree.specs}
         self.deficits = {feeder: self.deficits.get(feeder, 0.0) for feeder in tree.specs}
 
@@ -204,4 +211,5 @@ class Site:
         )
 
     def limit_w(self, feeder: FeederId) -> Watts:
-        return within(self.limits.get(feeder, (UNLIMITED, ""))[0], self.tree.specs[feeder].rating_w)
+        """What may be drawn at the feeder: its ceiling or its rating (W)."""
+        return self.limit_w_of[feeder]
