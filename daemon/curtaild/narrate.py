@@ -43,6 +43,8 @@ def narrate(events: Iterable[Event]) -> None:
             case LinkChanged():
                 level = logging.WARNING if event.after is LinkPhase.FAILSAFE else logging.INFO
                 log.log(level, "grid link: %s → %s: %s", event.before.value, event.after.value, event.reason)
+            case LimitChanged(before=None, source="rating"):
+                pass  # at the start nobody limits any of a thousand racks: that is no news
             case LimitChanged():
                 log.info("limit at %s: %s", event.feeder, _told(event))
             case DeviceChanged():

@@ -23,5 +23,12 @@ def test_a_limit_is_told_with_who_set_it(
     caplog: pytest.LogCaptureFixture, ceiling: Ceiling, source: str, line: str
 ) -> None:
     caplog.set_level("INFO", logger="curtaild")
-    narrate([LimitChanged(1.0, FeederId("row-1"), None, ceiling, source)])
+    narrate([LimitChanged(1.0, FeederId("row-1"), Limit(9.0), ceiling, source)])
     assert caplog.messages == [line]
+
+
+def test_a_start_says_only_what_somebody_limits(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="curtaild")
+    said = [(UNLIMITED, "rating"), (Limit(0.0), "fail-safe")]
+    narrate([LimitChanged(1.0, FeederId(f"row-{n}"), None, *each) for n, each in enumerate(said)])
+    assert caplog.messages == ["limit at row-1: 0 W (fail-safe)"]
