@@ -29,6 +29,6 @@ def test_a_limit_is_told_with_who_set_it(
 
 def test_a_start_says_only_what_somebody_limits(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="curtaild")
-    said = [(UNLIMITED, "rating"), (Limit(0.0), "fail-safe")]
+    said: list[tuple[Ceiling, str]] = [(UNLIMITED, "rating"), (Limit(0.0), "fail-safe")]
     narrate([LimitChanged(1.0, FeederId(f"row-{n}"), None, *each) for n, each in enumerate(said)])
     assert caplog.messages == ["limit at row-1: 0 W (fail-safe)"]
