@@ -32,7 +32,7 @@ from curtaild.core.events import (
     LinkChanged,
 )
 from curtaild.core.site import Site
-from curtaild.core.snapshot import status_of
+from curtaild.core.snapshot import read_off, status_of
 from curtaild.core.status import SiteStatus
 from curtaild.inbox import Inbox
 from curtaild.poller import Poller
@@ -162,6 +162,7 @@ class ControlLoop:
         """What devices said since, before it is much. A fault in it shows in the next cycle's watchdog as well."""
         try:
             self._note(absorb(self.site, self._inbox.take_news(), now))
+            read_off(self.site)
         except Exception:
             if not self._is_failing:
                 log.exception("what devices said could not be taken; limits are kept as they were")

@@ -28,7 +28,7 @@ def status_of(site: Site, now: Seconds) -> SiteStatus:
         actuations_in_flight=root.in_flight,
         next_limit_change_at=link.next_change_at(now),
         feeders=_feeders(site, now),
-        devices=_devices(site),
+        devices=read_off(site).copy(),
     )
 
 
@@ -68,17 +68,16 @@ def _feeder(site: Site, feeder: FeederId, now: Seconds) -> FeederStatus:
     )
 
 
-def _devices(site: Site) -> list[DeviceStatus]:
-    """A list of its own; only devices that were touched since the last one are read anew."""
+def read_off(site: Site) -> list[DeviceStatus]:
+    """All devices as they were last read off, those anew that were touched since. Also between two statuses, so that
+    the next one has little to read."""
     shown, unshown = site.shown, site.roster.unshown
     if len(shown) != len(site.devices):
-        shown = [_device(device) for device in site.devices.values()]
+        shown[:] = [_device(device) for device in site.devices.values()]
     else:
-        shown = shown.copy()
         for device in unshown:
             shown[device.order] = _device(device)
     unshown.clear()
-    site.shown = shown
     return shown
 
 
