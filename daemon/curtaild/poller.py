@@ -1,5 +1,8 @@
 """Reads every device and meter in its own rhythm: bounded, spread in time, never in the way of a shed.
 
+Those that are due within a fiftieth of a second begin in one turn of the event loop, so that their steps share its
+turns from then on: a turn for each would cost as much as half of the reading itself.
+
 A device is identified once, then described (what it offers), then read by its one hot command. One that does not
 answer is asked less and less often; one that moves, or whose setpoint nobody knows, every second. Who it is, is asked
 anew when another device or firmware may stand at its address.
@@ -15,6 +18,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 
 from curtaild.clock import Clock
 from curtaild.core.cycle import Described, PollFailure
@@ -41,6 +45,10 @@ WATCH_S = 1.0
 """The rhythm of a device in motion: a confirmation is worth watts."""
 GUARD_S = 90.0
 """Ends what a faulty driver forgot to end; drivers keep shorter deadlines of their own."""
+TURN_S = 0.02
+"""Reads begin together that are due within so long: twenty at a time of 10,000 devices in ten seconds."""
+LONGEST_TURN_S = 1.0
+"""So often it is seen who has become slow, though nobody is due."""
 LONGEST_PAUSE_S = 120.0
 FIRST_ROUND_S = 2.0
 """The first round of polls is spread over so long, so that the boot's grace suffices to know the site."""
@@ -56,6 +64,7 @@ BACK_WITHIN_S = 600.0
 """Likewise whoever comes back after an outage, when machines are exchanged; a whole row may come back at once."""
 MOST_AT_ONCE = 4096
 SLOW_AFTER_S = 1.0
+"""Who has not been read after so long leaves its place among the quick to another."""
 
 
 @dataclass(slots=True)
@@ -70,6 +79,14 @@ class _Subject:
     bad_replies: int = 0
     round: int = 0
     doubted_at: Seconds | None = None
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One read under way. `until`: when it counts as slow, and then when it is cut short."""
+
+    task: asyncio.Task[None]
+    until: Seconds
 
 
 class Poller:
@@ -103,9 +120,10 @@ class Poller:
         self._faults = FaultLog()
         self._start: Seconds = 0.0
         self._due: list[tuple[Seconds, int, DeviceId]] = []
-        self._reading: set[asyncio.Task[None]] = set()
-        self._busy: set[DeviceId] = set()
-        self._quick = 0
+        self._turn_at: Seconds = 0.0
+        self._quick: dict[DeviceId, _Visit] = {}
+        self._slow: dict[DeviceId, _Visit] = {}
+        self._is_ending = False
         self._changed = asyncio.Event()
 
     # ---- the round ----------------------------------------------------------------------------
@@ -117,66 +135,77 @@ class Poller:
             heapq.heappush(self._due, (start + subject.phase * FIRST_ROUND_S, subject.round, name))
             subject.doubted_at = start + subject.phase * DOUBTED_WITHIN_S if subject.is_identified else None
         meters = [asyncio.create_task(self._read_meter(meter)) for meter in self._meters]
+        self._is_ending = False
         try:
             while True:
-                pause_s = self._start_due()
+                self._part_with_slow()
+                self._start_due()
                 self._changed.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
+                    async with asyncio.timeout(self._turn_at - self._clock.monotonic()):
                         await self._changed.wait()
         finally:
-            for task in (*meters, *self._reading):
+            self._is_ending = True
+            tasks = [*meters, *(visit.task for visit in (*self._quick.values(), *self._slow.values()))]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*meters, *self._reading, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._quick.clear()  # of those too that were cancelled before they began
+            self._slow.clear()
 
-    def _start_due(self) -> Seconds:
-        """Start every read that is due and allowed; how long until the next one is."""
+    def _start_due(self) -> None:
+        """Start every read that is due and allowed, and choose when to look again."""
         now = self._clock.monotonic()
+        slow_at = asyncio.get_running_loop().time() + SLOW_AFTER_S
+        self._turn_at = now + TURN_S
         while self._due and self._due[0][0] <= now:
-            if self._stands_back() or self._quick >= self._concurrency or len(self._reading) >= MOST_AT_ONCE:
-                return 0.05
+            is_full = len(self._quick) >= self._concurrency or len(self._quick) + len(self._slow) >= MOST_AT_ONCE
+            if is_full or self._stands_back():
+                return
             _, round_, name = heapq.heappop(self._due)
-            if round_ == self._subjects[name].round and name not in self._busy:
-                self._busy.add(name)
-                self._quick += 1
-                task = asyncio.create_task(self._visit(name))
-                self._reading.add(task)
-                task.add_done_callback(self._reading.discard)
-        return min(max(self._due[0][0] - now, 0.001), 1.0) if self._due else 1.0
+            if round_ == self._subjects[name].round and not self._is_being_read(name):
+                self._quick[name] = _Visit(asyncio.create_task(self._visit(name)), slow_at)
+        next_at = self._due[0][0] if self._due else math.inf
+        self._turn_at = max(self._turn_at, min(next_at, now + LONGEST_TURN_S))
+
+    def _part_with_slow(self) -> None:
+        """The slow leave their place among the quick; what a driver forgot to end is ended."""
+        now = asyncio.get_running_loop().time()
+        for name in _whose_time_is_up(self._quick, now):
+            self._slow[name] = _Visit(self._quick.pop(name).task, now + GUARD_S)
+        for name in _whose_time_is_up(self._slow, now):
+            visit = self._slow[name] = _Visit(self._slow.pop(name).task, now + GUARD_S)
+            visit.task.cancel()
+
+    def _is_being_read(self, name: DeviceId) -> bool:
+        return name in self._quick or name in self._slow
 
     def hasten(self, device: DeviceId) -> None:
         """Read it as soon as possible: something was just told to it."""
         subject = self._subjects.get(device)
-        if subject is not None and device not in self._busy:
+        if subject is not None and not self._is_being_read(device):
             self._schedule(device, subject, self._clock.monotonic())
 
     def _schedule(self, name: DeviceId, subject: _Subject, moment: Seconds) -> None:
         subject.round += 1
         heapq.heappush(self._due, (moment, subject.round, name))
-        self._changed.set()
+        if moment < self._turn_at - TURN_S:
+            self._changed.set()
 
     # ---- one device ---------------------------------------------------------------------------
 
     async def _visit(self, name: DeviceId) -> None:
         subject = self._subjects[name]
-        loop = asyncio.get_running_loop()
-        slow = loop.call_later(SLOW_AFTER_S, self._leave_quick)
         asked_at = self._clock.monotonic()
         try:
             outcome = await self._ask(name, subject)
         finally:
-            if slow.when() > loop.time():
-                slow.cancel()
-                self._quick -= 1
-            self._busy.discard(name)
+            if self._quick.pop(name, None) is None:
+                self._slow.pop(name, None)
         now = self._clock.monotonic()
         self._observe(subject.device.spec.driver, outcome, now - asked_at)
         subject.failures = 0 if outcome is PollOutcome.OK else subject.failures + 1
         self._schedule(name, subject, max(now, self._due_after(asked_at, name, subject)))
-
-    def _leave_quick(self) -> None:
-        self._quick -= 1
-        self._changed.set()
 
     def _due_after(self, asked_at: Seconds, name: DeviceId, subject: _Subject) -> Seconds:
         poll_s = subject.device.spec.poll_s
@@ -190,18 +219,17 @@ class Poller:
         """Identify if nobody knows it, describe if nobody knows what it offers, read."""
         driver = subject.device.driver
         try:
-            async with asyncio.timeout(GUARD_S):
-                if not subject.is_identified:
+            if not subject.is_identified:
+                await self._identify(name, subject)
+            elif subject.failures % ASK_ANEW_EVERY == ASK_ANEW_EVERY - 1:
+                with suppress(DriverError):
                     await self._identify(name, subject)
-                elif subject.failures % ASK_ANEW_EVERY == ASK_ANEW_EVERY - 1:
-                    with suppress(DriverError):
-                        await self._identify(name, subject)
-                if not subject.is_described or (isinstance(driver, LearnsPoints) and driver.has_learned):
-                    await self._describe(name, subject)
-                reading = await driver.read()
-                self._inbox.reading(name, reading)
-                self._faults.note(name, reading.fault, self._clock.monotonic())
-                await self._doubt(name, subject)
+            if not subject.is_described or (isinstance(driver, LearnsPoints) and driver.has_learned):
+                await self._describe(name, subject)
+            reading = await driver.read()
+            self._inbox.reading(name, reading)
+            self._faults.note(name, reading.fault, self._clock.monotonic())
+            await self._doubt(name, subject)
         except AuthFailed as error:
             return self._failed(name, Condition.AUTH_FAILED, PollOutcome.AUTH_FAILED, error)
         except BadReply as error:
@@ -212,6 +240,10 @@ class Poller:
             return self._failed(name, Condition.BAD_REPLY, PollOutcome.BAD_REPLY, error)
         except TimeoutError as error:
             return self._failed(name, Condition.UNREACHABLE, PollOutcome.TIMEOUT, error)
+        except asyncio.CancelledError:
+            if self._is_ending:
+                raise
+            return self._failed(name, Condition.UNREACHABLE, PollOutcome.TIMEOUT, TimeoutError())
         except DriverError as error:
             is_timeout = not isinstance(error, Unreachable)
             outcome = PollOutcome.TIMEOUT if is_timeout else PollOutcome.UNREACHABLE
@@ -280,6 +312,11 @@ class Poller:
                 async with asyncio.timeout(GUARD_S):
                     self._inbox.meter(meter.feeder, await meter.driver.read())
             await asyncio.sleep(max(0.0, began + meter.poll_s - loop.time()))
+
+
+def _whose_time_is_up(visits: dict[DeviceId, _Visit], now: Seconds) -> list[DeviceId]:
+    """The first in the order in which they were put there, which is that of their time."""
+    return [name for name, _ in takewhile(lambda one: one[1].until <= now, visits.items())]
 
 
 def next_place(place: Seconds, poll_s: Seconds, asked_at: Seconds) -> Seconds:
