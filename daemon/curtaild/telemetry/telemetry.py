@@ -71,6 +71,7 @@ class Telemetry:
         self._over_w: dict[FeederId, Watts] = {}
         self._over_since: Seconds = 0.0
         self._infos: dict[DeviceId, str] = {}
+        self._poll_series: dict[tuple[str, PollOutcome], tuple[Counter, Histogram]] = {}
         self._ledger_totals = 0, 0
         self._cycles = 0
         self._cycle_at = self._clock.monotonic()
@@ -120,9 +121,14 @@ class Telemetry:
 
     def observe_poll(self, driver: str, outcome: PollOutcome, seconds: Seconds) -> None:
         """One reading was asked through `driver`; `seconds` from asking to its end, good or bad."""
-        name = label_value(driver)
-        self._polls.labels(name, outcome.value).inc()
-        self._poll_seconds.labels(name).observe(seconds)
+        known = self._poll_series.get((driver, outcome))
+        if known is None:  # to look them up by their labels takes longer than to count
+            name = label_value(driver)
+            known = self._polls.labels(name, outcome.value), self._poll_seconds.labels(name)
+            self._poll_series[driver, outcome] = known
+        count, durations = known
+        count.inc()
+        durations.observe(seconds)
 
     def observe_loop_lag(self, seconds: Seconds) -> None:
         self._loop_lag.observe(seconds)
