@@ -150,8 +150,6 @@ class Poller:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._quick.clear()  # of those too that were cancelled before they began
-            self._slow.clear()
 
     def _start_due(self) -> None:
         """Start every read that is due and allowed, and choose when to look again."""
@@ -201,7 +199,7 @@ class Poller:
             outcome = await self._ask(name, subject)
         finally:
             if self._quick.pop(name, None) is None:
-                self._slow.pop(name, None)
+                del self._slow[name]
         now = self._clock.monotonic()
         self._observe(subject.device.spec.driver, outcome, now - asked_at)
         subject.failures = 0 if outcome is PollOutcome.OK else subject.failures + 1

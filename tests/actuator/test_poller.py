@@ -36,10 +36,10 @@ class LoopClock:
 class Miner:
     """Answers when it is let, and counts what it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_read: Callable[[], None] = lambda: None) -> None:
         self.asked = self.answered = self.cut_short = self.at_once = 0
         self.may_answer = asyncio.Event()
-        self.on_read: Callable[[], None] = lambda: None
+        self.on_read = on_read
 
     async def identify(self) -> Identity:
         return Identity("Antminer", "S21", "antminer")
@@ -84,8 +84,9 @@ class Site:
     def answered(self) -> int:
         return sum(miner.answered for miner in self.miners.values())
 
-    def start(self) -> None:
+    async def start(self) -> None:
         self.running.append(asyncio.create_task(self.poller.run()))
+        await asyncio.sleep(0)  # it has begun
 
     async def stop(self) -> None:
         task = self.running.pop()
@@ -94,8 +95,10 @@ class Site:
 
 
 @asynccontextmanager
-async def site_of(count: int, concurrency: int = 256, *, has_shed: bool = False) -> AsyncIterator[Site]:
-    miners = {DeviceId(f"miner-{number}"): Miner() for number in range(count)}
+async def site_of(
+    count: int, concurrency: int = 256, *, has_shed: bool = False, on_read: Callable[[], None] = lambda: None
+) -> AsyncIterator[Site]:
+    miners = {DeviceId(f"miner-{number}"): Miner(on_read) for number in range(count)}
     fleet = {
         name: FleetDevice(cast(DeviceSpec, Spec()), cast(Device, miner), Identity("Antminer", "S21", "antminer"))
         for name, miner in miners.items()
@@ -115,7 +118,7 @@ async def site_of(count: int, concurrency: int = 256, *, has_shed: bool = False)
     for subject in polls._subjects.values():
         subject.is_described = True
     site = Site(miners, polls, outcomes, has_shed)
-    site.start()
+    await site.start()
     try:
         yield site
     finally:
@@ -135,9 +138,7 @@ async def test_those_that_are_due_soon_after_each_other_begin_in_one_turn_of_the
             asyncio.get_running_loop().call_soon(turns.append, -1)
         turns[-1] += 1
 
-    async with site_of(300) as site:
-        for miner in site.miners.values():
-            miner.on_read = note
+    async with site_of(300, concurrency=300, on_read=note) as site:
         await comes_true(lambda: site.asked == 300)
     together = [count for count in turns if count > 0]
     assert sum(together) == 300
@@ -217,7 +218,15 @@ async def test_what_is_under_way_ends_with_the_poller_and_is_read_after_another_
         await site.stop()
         assert [miner.cut_short for miner in site.miners.values()] == [1, 1, 1]
         assert not site.outcomes
-        site.start()
-        await asyncio.sleep(0)
+        await site.start()
         put_forward(10.0)
         await comes_true(lambda: site.asked == 6)
+
+
+async def test_a_poller_that_is_started_again_reads_nobody_twice_at_once() -> None:
+    async with site_of(3) as site:
+        await site.stop()
+        await site.start()
+        put_forward(10.0)
+        await comes_true(lambda: site.asked >= 3)
+        assert [miner.asked for miner in site.miners.values()] == [1, 1, 1]
