@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -17,9 +18,10 @@ from curtaild_drivers.asic.cgminer import (
     status,
     watts,
 )
-from curtaild_drivers.asic.wire import MOST_REPLY_BYTES, Unanswered, command_sent
+from curtaild_drivers.asic.wire import MOST_REPLY_BYTES, Deadline, Unanswered, command_sent
 from curtaild_drivers.contract import BadReply, OutcomeUnknown, Unreachable
 from drivers.tiny_servers import CLOSE, HANG, HOST, Answer, rpc
+from loop_clock import put_forward
 
 
 def soon(seconds: float = 120.0) -> float:
@@ -134,3 +136,31 @@ def test_status_is_said_in_a_list_or_flatly() -> None:
     assert status({"STATUS": [{"STATUS": "S", "Code": 11, "Msg": "Summary"}]}) == (True, 11, "Summary")
     assert status({"STATUS": "E", "Code": 136, "Msg": "over max connect"}) == (False, 136, "over max connect")
     assert status({}) == (False, None, "null")
+
+
+async def test_a_deadline_leaves_a_task_as_it_was() -> None:
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    with pytest.raises(TimeoutError), Deadline(loop.time(), loop):
+        await asyncio.Event().wait()
+    assert task.cancelling() == 0
+    with Deadline(soon(), loop):
+        await asyncio.sleep(0)
+    put_forward()
+    await asyncio.sleep(0.001)  # one that was left in time is over
+
+
+async def test_who_ends_a_task_at_its_deadline_ends_it() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def wait_in_vain() -> None:
+        with suppress(TimeoutError), Deadline(soon(), loop):
+            await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(wait_in_vain())
+    await asyncio.sleep(0)
+    put_forward()
+    loop.call_later(0.0, waiting.cancel)  # in the same turn of the loop
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert waiting.cancelled()

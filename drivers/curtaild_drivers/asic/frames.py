@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from curtaild_drivers.asic.wire import MOST_REPLY_BYTES, Unanswered
+from curtaild_drivers.asic.wire import MOST_REPLY_BYTES, Deadline, Unanswered
 from curtaild_drivers.contract import BadReply, Seconds, Unreachable
 
 _LONGEST_IDLE_S: Seconds = 60.0
@@ -74,7 +74,7 @@ class FrameChannel:
     async def _connected(self, until: Seconds) -> _Connection:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(until):
+            with Deadline(until, loop):
                 _, connection = await loop.create_connection(_Connection, self._host, self._port)
         except TimeoutError:
             raise Unreachable(f"{self._host}:{self._port} did not accept a connection in time") from None
@@ -83,12 +83,13 @@ class FrameChannel:
         return connection
 
     async def _answer(self, connection: _Connection, question: bytes, until: Seconds) -> bytes:
-        if asyncio.get_running_loop().time() >= until:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= until:
             connection.abort()
             raise Unreachable(f"no time was left to ask {self._host}:{self._port}")
         answer = connection.put(question)
         try:
-            async with asyncio.timeout_at(until):
+            with Deadline(until, loop):
                 body = await answer
         except TimeoutError:
             raise Unanswered(f"{self._host}:{self._port} did not answer in time") from None

@@ -41,7 +41,7 @@ async def ask(host: str, port: int, question: bytes, until: Seconds, is_complete
     loop = asyncio.get_running_loop()
     exchange = _Exchange(question, is_complete, loop.create_future())
     try:
-        async with asyncio.timeout_at(until):
+        with Deadline(until, loop):
             await loop.create_connection(lambda: exchange, host, port)
             return await exchange.answer
     except TimeoutError:
@@ -52,6 +52,32 @@ async def ask(host: str, port: int, question: bytes, until: Seconds, is_complete
         raise Unreachable(f"no connection to {host}:{port}: {error}") from None
     finally:
         exchange.abandon()
+
+
+class Deadline:
+    """What `asyncio.timeout_at` does for a block that awaits, in a tenth of an exchange's time less. Raises
+    `TimeoutError` at `until`, a moment on the loop's clock; if somebody else cancels the task as well, that counts."""
+
+    __slots__ = ("_has_passed", "_task", "_timer")
+
+    def __init__(self, until: Seconds, loop: asyncio.AbstractEventLoop) -> None:
+        task = asyncio.current_task(loop)
+        assert task is not None, "there is nobody to be cut short"
+        self._task = task
+        self._has_passed = False
+        self._timer = loop.call_at(until, self._pass)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._timer.cancel()
+        if self._has_passed and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _pass(self) -> None:
+        self._has_passed = True
+        self._task.cancel()
 
 
 class _Exchange(asyncio.Protocol):
