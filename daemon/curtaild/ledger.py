@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from urllib.parse import quote
 from curtaild.clock import Clock, UnixSeconds
 from curtaild.core.events import ActuationChanged, Event
 from curtaild.core.limits import Limit, Unlimited
+from curtaild_drivers.contract import OperatingPoint
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
@@ -44,7 +46,30 @@ def record_of(event: Event, clock: Clock) -> Record:
     """The record of a core event. Its moments become RFC 3339 times by the clocks' present offset; a ceiling becomes
     `limit_w`, null where unlimited; a number that is not finite becomes null, as everything unknown does."""
     offset_s = clock.wall() - clock.monotonic()
-    return Record(event.at + offset_s, event.kind, _object(event, offset_s))
+    body = _actuation(event) if isinstance(event, ActuationChanged) else _object(event, offset_s)
+    return Record(event.at + offset_s, event.kind, body)
+
+
+def _actuation(event: ActuationChanged) -> dict[str, Json]:
+    """Field by field: a shed of ten thousand tells of twenty thousand steps."""
+    return {
+        "id": _text(event.id),
+        "device": _text(event.device),
+        "stage": event.stage.value,
+        "before": _point(event.before),
+        "target": _point(event.target),
+        "is_raise": event.is_raise,
+        "reserved_w": _number(event.reserved_w),
+        "power_w": _number(event.power_w),
+        "allocation_id": _text(event.allocation_id) if event.allocation_id is not None else None,
+        "rule": _text(event.rule),
+        "detail": _text(event.detail),
+    }
+
+
+@lru_cache(maxsize=1_024)  # devices of one model share their points
+def _point(point: OperatingPoint | None) -> dict[str, Json] | None:
+    return _object(point, 0.0) if point is not None else None
 
 
 _names: dict[type, tuple[str, ...]] = {}
@@ -53,8 +78,7 @@ _names: dict[type, tuple[str, ...]] = {}
 def _object(value: Any, offset_s: float) -> dict[str, Json]:
     names = _names.get(type(value))
     if names is None:
-        told = value._fields if isinstance(value, ActuationChanged) else [field.name for field in fields(value)]
-        names = _names[type(value)] = tuple(name for name in told if name != "at")
+        names = _names[type(value)] = tuple(field.name for field in fields(value) if field.name != "at")
     found: dict[str, Json] = {}
     for name in names:
         item = getattr(value, name)
@@ -71,9 +95,9 @@ def _object(value: Any, offset_s: float) -> dict[str, Json]:
 
 def _plain(item: Any, offset_s: float) -> Json:
     if isinstance(item, str):
-        return item if len(item) <= LONGEST_TEXT else item[: LONGEST_TEXT - 1] + "…"
+        return _text(item)
     if isinstance(item, float):
-        return item if math.isfinite(item) else None
+        return _number(item)
     if isinstance(item, Enum):
         value: str = item.value
         return value
@@ -84,6 +108,14 @@ def _plain(item: Any, offset_s: float) -> Json:
     if is_dataclass(item):
         return _object(item, offset_s)
     raise TypeError(f"a record cannot hold a {type(item).__name__}")
+
+
+def _text(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def _number(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _limit_w(ceiling: Limit | Unlimited) -> float | None:
