@@ -22,10 +22,11 @@ from curtaild.core.allocation import (
     HeartbeatReceived,
     Issuer,
 )
-from curtaild.core.cycle import Answer, Command, DeviceNews, Inputs, absorb, step
+from curtaild.core.cycle import Command, absorb, step
 from curtaild.core.device import DeviceSpec
 from curtaild.core.events import ActuationStage
 from curtaild.core.feeders import FeederSpec, FeederTree
+from curtaild.core.inputs import Answer, DeviceNews, Inputs
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy

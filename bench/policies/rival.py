@@ -9,9 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from curtaild.core.allocation import Allocation, AllocationReceived, ScheduleReceived
-from curtaild.core.cycle import Command, Inputs
+from curtaild.core.cycle import Command
 from curtaild.core.events import ActuationId
 from curtaild.core.hull import point_at
+from curtaild.core.inputs import Inputs
 from curtaild.core.limits import within
 from curtaild.rehearse.emulated import Emulated
 from curtaild_drivers.contract import DeviceId, OperatingPoint, OperatingPoints, Seconds, Watts

@@ -15,8 +15,9 @@ import logging
 from collections.abc import Callable, Mapping
 
 from curtaild.clock import Clock
-from curtaild.core.cycle import Answer, Command
+from curtaild.core.cycle import Command
 from curtaild.core.events import ActuationStage
+from curtaild.core.inputs import Answer
 from curtaild.fleet import FleetDevice
 from curtaild_drivers.contract import (
     AuthFailed,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 
 from curtaild.core.allocation import GridMessage
-from curtaild.core.cycle import Answer, Described, DeviceNews, Inputs, PollFailure
 from curtaild.core.events import ActuationStage
+from curtaild.core.inputs import Answer, Described, DeviceNews, Inputs, PollFailure
 from curtaild_drivers.contract import DeviceId, FeederId, MeterReading, Reading, Seconds
 
 SOON_S = 0.1

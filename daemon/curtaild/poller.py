@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from curtaild.clock import Clock
-from curtaild.core.cycle import Described, PollFailure
 from curtaild.core.events import Condition
+from curtaild.core.inputs import Described, PollFailure
 from curtaild.faults import FaultLog
 from curtaild.fleet import FleetDevice, FleetMeter
 from curtaild.inbox import Inbox

@@ -10,8 +10,9 @@ import pytest
 from curtaild import actuator
 from curtaild.actuator import Actuator
 from curtaild.clock import SystemClock
-from curtaild.core.cycle import Answer, Command
+from curtaild.core.cycle import Command
 from curtaild.core.events import ActuationId, ActuationStage
+from curtaild.core.inputs import Answer
 from curtaild.fleet import FleetDevice
 from curtaild_config import DeviceSpec
 from curtaild_drivers.contract import OFF, Device, DeviceId, OperatingPoint, Outcome, Refused, TellsWords

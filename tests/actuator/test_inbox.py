@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 
 from curtaild.core.allocation import HeartbeatReceived
-from curtaild.core.cycle import Answer, DeviceNews
 from curtaild.core.events import ActuationId, ActuationStage
+from curtaild.core.inputs import Answer, DeviceNews
 from curtaild.inbox import PART, Inbox
 from curtaild_drivers.contract import DeviceId, Reading, RunState
 

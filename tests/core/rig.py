@@ -15,10 +15,11 @@ from curtaild.core.allocation import (
     HeartbeatReceived,
     Issuer,
 )
-from curtaild.core.cycle import Answer, Command, Decision, Described, Inputs, PollFailure, step
+from curtaild.core.cycle import Command, Decision, step
 from curtaild.core.device import Device, DeviceSpec
 from curtaild.core.events import ActuationStage, Event
 from curtaild.core.feeders import FeederSpec, FeederTree
+from curtaild.core.inputs import Answer, Described, Inputs, PollFailure
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy

@@ -10,9 +10,9 @@ import pytest
 
 from core.rig import EXACT, PLENTY_W, ROW_A, ROW_B, SITE, SLIDER, SWITCH, PaperSite, spec_of, tree_of
 from curtaild.core.auxiliary import REMEMBERED_S, STUCK_AFTER, MeteredFeeder
-from curtaild.core.cycle import PollFailure
 from curtaild.core.events import Condition, MeterChanged
 from curtaild.core.feeders import FeederSpec
+from curtaild.core.inputs import PollFailure
 from curtaild_drivers.contract import DeviceId, MeterReading, Seconds, Watts
 
 STALE_AFTER_S = 10.0

@@ -26,7 +26,7 @@ from core.rig import (
 )
 from core.virtual_site import VirtualSite
 from curtaild.core.allocation import Allocation, AllocationId, AllocationReceived, HeartbeatReceived, Issuer
-from curtaild.core.cycle import Answer, Inputs, PollFailure, step
+from curtaild.core.cycle import step
 from curtaild.core.events import (
     Ack,
     ActuationChanged,
@@ -40,6 +40,7 @@ from curtaild.core.events import (
     LinkPhase,
 )
 from curtaild.core.feeders import FeederSpec
+from curtaild.core.inputs import Answer, Inputs, PollFailure
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy

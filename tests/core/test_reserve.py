@@ -10,9 +10,10 @@ import pytest
 
 from core.rig import EXACT, MODES, SITE, SLIDER, ladder, point_of, reading_of, spec_of, tree_of
 from curtaild.core.allocation import Allocation, AllocationId, AllocationReceived, HeartbeatReceived, Issuer
-from curtaild.core.cycle import Answer, Command, Inputs, PollFailure, step
+from curtaild.core.cycle import Command, step
 from curtaild.core.device import Device, DeviceSpec
 from curtaild.core.events import ActuationChanged, ActuationStage, Condition, DeviceChanged, Event
+from curtaild.core.inputs import Answer, Inputs, PollFailure
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from random import Random
 
 from curtaild.core.allocation import Allocation, AllocationId, AllocationReceived, HeartbeatReceived, Issuer, Urgency
-from curtaild.core.cycle import Answer, Command, Decision, Inputs, PollFailure, absorb, step
-from curtaild.core.cycle import Described as DescribedDevice
+from curtaild.core.cycle import Command, Decision, absorb, step
 from curtaild.core.device import DeviceSpec
 from curtaild.core.events import ActuationStage, Condition, Event
 from curtaild.core.feeders import FeederSpec, FeederTree
+from curtaild.core.inputs import Answer, Inputs, PollFailure
+from curtaild.core.inputs import Described as DescribedDevice
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy

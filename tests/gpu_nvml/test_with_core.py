@@ -16,11 +16,12 @@ import pytest
 
 from core.rig import PaperSite, spec_of, tree_of
 from curtaild.core.allocation import Allocation, AllocationReceived, HeartbeatReceived
-from curtaild.core.cycle import Answer, Command, Described, Inputs, step
+from curtaild.core.cycle import Command, step
 from curtaild.core.device import Device, reported_point
 from curtaild.core.events import ActuationStage, DeficitChanged
 from curtaild.core.feeders import FeederSpec
 from curtaild.core.hull import hull, point_at
+from curtaild.core.inputs import Answer, Described, Inputs
 from curtaild_drivers.contract import DeviceId, FeederId, MeterReading, Reading, RunState
 from curtaild_drivers.gpu.node import GpuNode
 from gpu_nvml.conftest import OpenNode

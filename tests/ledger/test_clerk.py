@@ -18,7 +18,7 @@ from curtaild.clerk import SLICE, Clerk
 from curtaild.clock import SystemClock
 from curtaild.control import LEARNED_EVERY_S, LEARNED_SHARE, ControlLoop
 from curtaild.core.allocation import AllocationReceived
-from curtaild.core.cycle import Decision, Inputs
+from curtaild.core.cycle import Decision
 from curtaild.core.device import DeviceSpec, DrawRatio
 from curtaild.core.events import (
     Ack,
@@ -31,6 +31,7 @@ from curtaild.core.events import (
     Event,
 )
 from curtaild.core.feeders import FeederSpec, FeederTree
+from curtaild.core.inputs import Inputs
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
 from curtaild.core.site import Site

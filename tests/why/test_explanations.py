@@ -11,7 +11,8 @@ import pytest
 from core.rig import ROW_A, SLIDER, PaperSite, reading_of, spec_of
 from core.test_interlock import site_with_fans
 from curtaild.core import dispatch
-from curtaild.core.cycle import Inputs, step
+from curtaild.core.cycle import step
+from curtaild.core.inputs import Inputs
 from curtaild.core.site import Site
 from curtaild.rehearse.play import Order
 from curtaild.rehearse.run import Core

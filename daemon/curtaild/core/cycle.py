@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
 
 from curtaild.core import dispatch, interlock, reserve
 from curtaild.core.allocation import AllocationId, GridMessage
 from curtaild.core.budget import room_of
-from curtaild.core.compliance import Standing
 from curtaild.core.device import Actuation, Device, exact
 from curtaild.core.events import (
-    Ack,
     ActuationChanged,
     ActuationId,
     ActuationStage,
-    Condition,
     DeficitChanged,
     Event,
     LimitChanged,
@@ -32,73 +29,21 @@ from curtaild.core.events import (
 )
 from curtaild.core.exchange import exchange
 from curtaild.core.feeders import FeederTree
+from curtaild.core.inputs import DeviceNews, Inputs
 from curtaild.core.limits import UNLIMITED, Limit, within
 from curtaild.core.link import FAILSAFE
 from curtaild.core.market import earns_too_little
 from curtaild.core.room import MILLIWATT, Move, Room
 from curtaild.core.shed import shed
 from curtaild.core.site import Site
+from curtaild.core.telling import tell, with_watts
 from curtaild_drivers.contract import (
     DeviceId,
     FeederId,
-    MeterReading,
     OperatingPoint,
-    OperatingPoints,
-    Reading,
     Seconds,
     Watts,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PollFailure:
-    device: DeviceId
-    condition: Condition
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How a driver's call ended at `at`; the stage is ANSWERED, REFUSED, OUTCOME_UNKNOWN or CANCELLED (never sent)."""
-
-    device: DeviceId
-    actuation: ActuationId
-    stage: ActuationStage
-    at: Seconds
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What a driver found out about its device: the operating points it offers, the most it draws, and the limit
-    that it falls back to by itself in silence (W). `restarts`: as in `Capabilities`."""
-
-    device: DeviceId
-    points: OperatingPoints
-    rated_w: Watts | None
-    settle_down_s: Seconds
-    settle_up_s: Seconds
-    falls_back_w: Watts | None = None
-    restarts: bool = False
-
-
-@dataclass(slots=True)
-class DeviceNews:
-    """What drivers and devices said."""
-
-    described: list[Described] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    readings: list[tuple[DeviceId, Reading]] = field(default_factory=list)
-    poll_failures: list[PollFailure] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Inputs(DeviceNews):
-    """All that arrived since the last cycle and was not absorbed."""
-
-    grid: list[GridMessage] = field(default_factory=list)
-    meters: list[tuple[FeederId, MeterReading]] = field(default_factory=list)
-    interlocks: list[tuple[FeederId, bool, Seconds]] = field(default_factory=list)
 
 
 class Command(NamedTuple):
@@ -125,7 +70,7 @@ class Decision:
 def hear(site: Site, messages: Sequence[GridMessage], now: Seconds) -> list[Event]:
     """Take what the grid said, before the `step` that follows it: what must be durable before it is answered can then
     be written while the step thinks."""
-    return _with_watts(site, [event for message in messages for event in site.link.receive(message, now)])
+    return with_watts(site, [event for message in messages for event in site.link.receive(message, now)])
 
 
 def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
@@ -140,11 +85,11 @@ def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
     events += _set_limits(site, now)
     commands, starts, issued = _dispatch(site, now)
     events += issued
-    events += _tell(site, now)
+    events += tell(site, now)
     site.unshown_feeders |= site.stirred
     site.stirred = set()
     site.stepped_at = now
-    return Decision(commands, _with_watts(site, events), site.link.next_change_at(now), starts)
+    return Decision(commands, with_watts(site, events), site.link.next_change_at(now), starts)
 
 
 def absorb(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
@@ -448,48 +393,3 @@ def _allocation_behind(site: Site, feeder: FeederId | None) -> AllocationId | No
     """The allocation whose ceiling is in force at the feeder that a move was made for."""
     source = site.limits[feeder][1] if feeder is not None else FAILSAFE
     return AllocationId(source) if source not in (FAILSAFE, "rating") else None
-
-
-# ---- what is told ---------------------------------------------------------------------------------
-
-
-def _tell(site: Site, now: Seconds) -> list[Event]:
-    standings, stirred = site.standings, site.stirred | site.meters.keys()
-    for feeder in stirred:
-        standings[feeder] = _standing(site, feeder)
-    in_force = list(site.link.in_force(now))
-    reach_by_s = {
-        allocation.feeder: allocation.reach_by_s for allocation in in_force if allocation.reach_by_s is not None
-    }
-    return [
-        *site.compliance.follow(in_force, {held.id for held in site.link.memory.allocations}, standings, now),
-        *site.compliance.watch(standings, stirred, site.policy, reach_by_s, now),
-    ]
-
-
-def _standing(site: Site, feeder: FeederId) -> Standing:
-    sums, limit_w = site.tallies[feeder], site.limit_w(feeder)
-    meter = site.meters.get(feeder)
-    is_metered = meter is not None and meter.is_fresh
-    spared_w = sums.spared_w if limit_w < site.firm_w[feeder] else 0.0
-    metered_w = meter.settled_w if meter is not None and is_metered else None
-    return Standing(
-        limit_w,
-        drawn_w=metered_w if metered_w is not None else sums.total_reserved_w,
-        lasting_w=meter.smoothed_w if meter is not None and is_metered else sums.total_reserved_w,
-        metered_w=metered_w,
-        applied_w=sums.total_planned_w,
-        floor_w=sums.lowest_w + spared_w + sums.auxiliary_w,
-        deficit_w=site.deficits[feeder],
-    )
-
-
-def _with_watts(site: Site, events: list[Event]) -> list[Event]:
-    """The link's own acks know no watts yet."""
-    told: list[Event] = []
-    for event in events:
-        if isinstance(event, Ack) and event.applied_w is None and event.feeder in site.standings:
-            standing = site.standings[event.feeder]
-            event = replace(event, applied_w=standing.applied_w, metered_w=standing.metered_w, floor_w=standing.floor_w)
-        told.append(event)
-    return told

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from curtaild import translate
-from curtaild.core.cycle import Command, Inputs, step
+from curtaild.core.cycle import Command, step
 from curtaild.core.events import ActuationChanged, ActuationId, ActuationStage
+from curtaild.core.inputs import Inputs
 from curtaild.core.limits import UNLIMITED, Limit, within
 from curtaild.core.link import Link
 from curtaild.core.site import Site

@@ -19,8 +19,9 @@ from curtaild.core.allocation import (
     Issuer,
     ScheduleReceived,
 )
-from curtaild.core.cycle import Answer, Command, Described, Inputs, PollFailure
+from curtaild.core.cycle import Command
 from curtaild.core.events import ActuationStage, Condition
+from curtaild.core.inputs import Answer, Described, Inputs, PollFailure
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.poller import FIRST_ROUND_S, LONGEST_PAUSE_S, WATCH_S
 from curtaild.rehearse.emulated import Emulated

@@ -1,0 +1,53 @@
+"""What a cycle tells the grid: how each feeder stands, held against the allocations in force."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from curtaild.core.compliance import Standing
+from curtaild.core.events import Ack, Event
+from curtaild.core.site import Site
+from curtaild_drivers.contract import FeederId, Seconds
+
+
+def tell(site: Site, now: Seconds) -> list[Event]:
+    """Where each allocation stands, and who is over its limit for too long. Only what was stirred is judged anew."""
+    standings, stirred = site.standings, site.stirred | site.meters.keys()
+    for feeder in stirred:
+        standings[feeder] = _standing(site, feeder)
+    in_force = list(site.link.in_force(now))
+    reach_by_s = {
+        allocation.feeder: allocation.reach_by_s for allocation in in_force if allocation.reach_by_s is not None
+    }
+    return [
+        *site.compliance.follow(in_force, {held.id for held in site.link.memory.allocations}, standings, now),
+        *site.compliance.watch(standings, stirred, site.policy, reach_by_s, now),
+    ]
+
+
+def _standing(site: Site, feeder: FeederId) -> Standing:
+    sums, limit_w = site.tallies[feeder], site.limit_w(feeder)
+    meter = site.meters.get(feeder)
+    is_metered = meter is not None and meter.is_fresh
+    spared_w = sums.spared_w if limit_w < site.firm_w[feeder] else 0.0
+    metered_w = meter.settled_w if meter is not None and is_metered else None
+    return Standing(
+        limit_w,
+        drawn_w=metered_w if metered_w is not None else sums.total_reserved_w,
+        lasting_w=meter.smoothed_w if meter is not None and is_metered else sums.total_reserved_w,
+        metered_w=metered_w,
+        applied_w=sums.total_planned_w,
+        floor_w=sums.lowest_w + spared_w + sums.auxiliary_w,
+        deficit_w=site.deficits[feeder],
+    )
+
+
+def with_watts(site: Site, events: list[Event]) -> list[Event]:
+    """The link's own acks know no watts yet."""
+    told: list[Event] = []
+    for event in events:
+        if isinstance(event, Ack) and event.applied_w is None and event.feeder in site.standings:
+            standing = site.standings[event.feeder]
+            event = replace(event, applied_w=standing.applied_w, metered_w=standing.metered_w, floor_w=standing.floor_w)
+        told.append(event)
+    return told
