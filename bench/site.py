@@ -94,6 +94,7 @@ class Daemon:
     lags: Path
     log: Path
     operator: Operator
+    broker_port: int
     answers: list[tuple[int, Answer]] = field(default_factory=list)
 
     def cpu_s(self) -> Seconds:
@@ -138,7 +139,7 @@ async def daemon_on(
             Operator(operator_access("127.0.0.1", port), Topics("curtaild/v1", NAME), "npcc")
         )
         await stack.enter_async_context(operator.heartbeats(HEARTBEAT_S))
-        daemon = Daemon(process.pid, f"http://{listen}", lags, log, operator)
+        daemon = Daemon(process.pid, f"http://{listen}", lags, log, operator, port)
         listening = asyncio.create_task(_listen(daemon))
         stack.callback(listening.cancel)
         await operator.release()
