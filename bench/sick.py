@@ -32,8 +32,9 @@ LIMIT_SHARE = 0.6
 """Of what all draw: the well ones can make up for the sick with ease."""
 HELD_S = 20.0
 """The draw must stay under the limit so long to count as held."""
-TOLD_S = 25.0
-"""A device's command is given up after ten seconds; by then the site knows what it cannot shed."""
+TOLD_S = 100.0
+"""A command is given up after ten seconds, and a device that is merely silent is believed to be falling for as long as
+the slowest takes; by then the site knows what it cannot shed."""
 
 
 @dataclass(frozen=True, slots=True)
