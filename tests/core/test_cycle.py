@@ -185,6 +185,17 @@ def test_in_the_boot_grace_devices_not_read_yet_are_not_shed_for_what_they_might
     assert not [key for _, _, key in site.told() if key == "off"]
 
 
+def test_a_stop_in_the_boot_grace_is_no_load_to_the_other_rows() -> None:
+    """It may well draw 30 W in standby, and is planned with nothing yet."""
+    tree = tree_of(
+        FeederSpec(SITE, None, PLENTY_W), FeederSpec(ROW_A, SITE, PLENTY_W, 200.0), FeederSpec(ROW_B, SITE, PLENTY_W)
+    )
+    specs = [spec_of("a", MODES, ROW_A), spec_of("b", MODES, ROW_B)]
+    site = PaperSite(tree, specs, replace(EXACT, boot_grace_s=10.0), silent={"a", "b"})
+    site.tick(site.states(None), site.states(0.0, feeder=ROW_A))
+    assert site.told() == [(1.0, "a", "off")]
+
+
 def test_after_the_boot_grace_a_silent_device_counts_with_all_it_can_draw() -> None:
     site = paper(3, policy=replace(EXACT, boot_grace_s=10.0))
     site.silent = {"m0"}

@@ -243,7 +243,7 @@ class _Cohorts:
             spec = device.spec
             if spec.points is None or (spec.flex is not None and not self._is_firm) or device in shedding.targets:
                 return False
-            gain_w = device.planned_w - device.upper_w(spec.points.lowest)
+            gain_w = max(0.0, device.planned_w - device.upper_w(spec.points.lowest))
             left_w -= counts[spec.feeder] * gain_w + device.share.edge_w
             if left_w <= 0.0:
                 return False
@@ -291,7 +291,7 @@ class _Cohorts:
                 target = _no_further(device, present, target, over_w / counted)
                 left_w = device.upper_w(target)
             targets[device] = target
-            gain_w -= left_w
+            gain_w = max(0.0, gain_w - left_w)  # at boot some are planned with nothing yet: stopping them adds nothing
             gain = freed.get(leaf)
             if gain is None:
                 gain = freed[leaf] = _Freed()
