@@ -40,7 +40,7 @@ def plain_tally(site: Site) -> dict[FeederId, PlainSums]:
 
 def _add(sums: PlainSums, device: Device, site: Site) -> None:
     error_fraction = site.policy.reading_error_fraction
-    is_given_up = device.draw_w is None and bool(device.conditions) and device.actuation is None
+    is_given_up = device.draw_w is None and bool(device.conditions)
     draw_w = 0.0 if is_given_up else device.draw_w if device.draw_w is not None else device.reserved_w
     seen_until, sampled_at = _seen_until(site, device.spec.feeder), _sampled_at(site, device.spec.feeder)
     sums.devices += 1

@@ -8,12 +8,13 @@ from random import Random
 
 import pytest
 
-from core.rig import EXACT, PLENTY_W, ROW_A, ROW_B, SITE, SLIDER, SWITCH, PaperSite, spec_of, tree_of
+from core.rig import EXACT, PLENTY_W, ROW_A, ROW_B, SITE, SLIDER, SWITCH, PaperSite, reading_of, spec_of, tree_of
 from curtaild.core.auxiliary import REMEMBERED_S, STUCK_AFTER, MeteredFeeder
 from curtaild.core.events import Condition, MeterChanged
 from curtaild.core.feeders import FeederSpec
 from curtaild.core.inputs import PollFailure
-from curtaild_drivers.contract import DeviceId, MeterReading, Seconds, Watts
+from curtaild.core.tally import FIGURE_ERROR
+from curtaild_drivers.contract import DeviceId, MeterReading, OperatingPoint, Reading, Seconds, Watts
 
 STALE_AFTER_S = 10.0
 DEVICES_W = 10_000.0
@@ -337,3 +338,93 @@ def test_a_device_never_heard_that_is_much_of_its_site_takes_the_meter_from_it()
     assert sums.never_heard_w <= 0.05 * 0.1 * site.site.tree.specs[SITE].rating_w
     assert not site.site.meters[SITE].is_estimated
     assert sums.total_reserved_w <= 1.06 * sums.reserved_w + 700.0
+
+
+# ---- what those draw that were never heard, where the site file says what the rest is -------------
+
+FIGURE_W = 800.0
+SENSORS_OFF = 0.01
+LOST = DeviceId("m0")
+
+
+class LowReading(PaperSite):
+    """Every sensor is off by as much as it may be, to the side that hides a load."""
+
+    def reading_at(self, point: OperatingPoint) -> Reading:
+        return reading_of(point, self.now, (1 - SENSORS_OFF) * point.draw_w)
+
+
+def with_one_lost(
+    count: int = 20, auxiliary_w: Watts = FIGURE_W, lost_at: OperatingPoint = SLIDER.highest, heard: int = 0
+) -> PaperSite:
+    """A metered site whose file says what it draws beside its devices, one of which answers nobody. `heard` others hang
+    on a row that has a meter of its own."""
+    site = LowReading(
+        tree_of(
+            FeederSpec(SITE, None, PLENTY_W, FIGURE_W, STALE_AFTER_S),
+            FeederSpec(ROW_A, SITE, PLENTY_W, 0.0, STALE_AFTER_S),
+        ),
+        [
+            *(spec_of(f"m{index}", SLIDER, min_off_s=0.0) for index in range(count)),
+            *(spec_of(f"a{index}", SLIDER, ROW_A, min_off_s=0.0) for index in range(heard)),
+        ],
+        replace(EXACT, margin_fraction=0.002, reading_error_fraction=0.05 if heard else SENSORS_OFF),
+        auxiliary_w=auxiliary_w,
+    )
+    site.silent, site.deaf, site.points[LOST] = {LOST}, {LOST}, lost_at
+    failures = [PollFailure(LOST, Condition.UNREACHABLE, "no answer")]
+    site.tick(site.states(None), failed=failures)
+    site.tick(failed=failures)
+    site.run(30)
+    return site
+
+
+def test_what_the_site_file_cannot_explain_is_drawn_by_those_never_heard_and_not_counted_twice() -> None:
+    """Of 25, for 20 of which a row's meter speaks: only the error of four sensors and of the figure is left open."""
+    site = with_one_lost(5, heard=20)
+    sums = site.site.tallies[SITE]
+    open_w = FIGURE_ERROR * FIGURE_W + 0.05 * 4 * SLIDER.highest.draw_w
+    assert sums.never_heard_w == SLIDER.highest.draw_w
+    assert site.true_w() <= sums.total_reserved_w <= site.true_w() + open_w
+    site.points[LOST] = SLIDER.lowest
+    site.run(30)
+    assert sums.total_reserved_w - open_w <= site.site.tallies[SITE].total_reserved_w
+    site.points[LOST] = SLIDER.highest
+    assert site.true_w() <= site.site.tallies[SITE].total_reserved_w
+
+
+def test_it_takes_the_meter_from_nobody_however_much_of_the_site_it_is() -> None:
+    site = with_one_lost(count=4)
+    assert site.site.meters[SITE].is_estimated
+    assert site.true_w() <= site.site.tallies[SITE].total_reserved_w <= 1.05 * site.true_w()
+
+
+@pytest.mark.parametrize("count", [4, 20])
+def test_one_never_heard_that_sleeps_may_start_by_itself_at_any_time(count: int) -> None:
+    """With the figure as far too low as it may be and every sensor too: what was given out leaves room for it."""
+    site = with_one_lost(count, (1 + FIGURE_ERROR) * FIGURE_W, SLIDER.lowest)
+    limit_w = 2_000.0 * count
+    site.tick(site.states(limit_w))
+    site.run(200)
+    assert site.true_w() >= 0.97 * limit_w - SLIDER.highest.draw_w
+    site.points[LOST] = SLIDER.highest
+    assert site.true_w() <= limit_w
+
+
+@pytest.mark.parametrize("auxiliary_w", [1_800.0, 3_000.0, 4_000.0, 6_000.0, 9_000.0])
+def test_where_the_figure_is_much_too_low_the_meter_says_so_within_seconds(auxiliary_w: Watts) -> None:
+    site = with_one_lost(20, auxiliary_w, SLIDER.lowest)
+    site.tick(site.states(40_000.0))
+    site.run(200)
+    assert site.true_w() <= 40_000.0
+    site.points[LOST] = SLIDER.highest
+    site.run(10)
+    for _ in range(60):
+        site.tick()
+        assert site.true_w() <= 40_000.0
+
+
+def test_more_than_those_never_heard_can_draw_says_that_the_figure_is_too_low() -> None:
+    """Then nobody knows what of it is theirs, and all that they could draw is added."""
+    site = with_one_lost(auxiliary_w=12_000.0, lost_at=SLIDER.lowest)
+    assert site.site.tallies[SITE].total_reserved_w >= site.true_w() + SLIDER.highest.draw_w - SLIDER.lowest.draw_w

@@ -128,8 +128,9 @@ class Actuation:
 class Share:
     """What one device adds to its feeder's sums, or such a sum (W, whole numbers of 1/1024). `measured_w`: its draw by
     its own word; `in_doubt_w`: how far that leaves the sum open; `never_heard_w`: reserved by who is given up and never
-    said what it draws; `flying_w`: reserved by devices that a command is under way to, as far as no meter has seen them
-    draw it. `edge_w`: how much of what is planned is there for a unit's
+    said what it draws; `erring_w`: reserved on a word that may be off: the error of who measures nothing is in its draw
+    already, and a rating is none; `flying_w`: reserved by devices that a command is under way to, as far as no meter
+    has seen them draw it. `edge_w`: how much of what is planned is there for a unit's
     own spread, which adds up to less over many; `edge_w2` its square. `spared_w`: what only a firm limit may take.
     `lowest_w`, `highest_w`: the least and the most it could be told to draw; `allowed_w`: what it may."""
 
@@ -138,6 +139,7 @@ class Share:
     measured_w: Watts = 0.0
     in_doubt_w: Watts = 0.0
     never_heard_w: Watts = 0.0
+    erring_w: Watts = 0.0
     flying_w: Watts = 0.0
     edge_w: Watts = 0.0
     edge_w2: float = 0.0
@@ -155,12 +157,15 @@ class Share:
     def of(device: Device) -> Share:
         """As the device stands now."""
         spec, actuation, setpoint, draw_w = device.spec, device.actuation, device.setpoint, device.draw_w
-        reserved_w = device.reserved_w
+        erring_w = reserved_w = device.reserved_w
         never_heard_w = 0.0
         if draw_w is not None:
             in_doubt_w = 0.0 if device.is_draw_known else reserved_w
-        elif device.conditions and actuation is None:
-            draw_w = in_doubt_w = 0.0
+            reading = device.reading
+            if reading is not None and reading.power_w is None and device.drawn_at == reading.taken_at:
+                erring_w = 0.0 if actuation is None else reserved_w
+        elif device.conditions:
+            draw_w = in_doubt_w = erring_w = 0.0
             never_heard_w = reserved_w
         else:
             draw_w = in_doubt_w = reserved_w
@@ -189,6 +194,7 @@ class Share:
             exact(draw_w),
             exact(in_doubt_w) if in_doubt_w else 0.0,
             never_heard_w,
+            erring_w,
             flying_w,
             edge_w,
             edge_w * edge_w,

@@ -49,6 +49,7 @@ class Members:
         sums.measured_w += now.measured_w - before.measured_w
         sums.in_doubt_w += now.in_doubt_w - before.in_doubt_w
         sums.never_heard_w += now.never_heard_w - before.never_heard_w
+        sums.erring_w += now.erring_w - before.erring_w
         sums.flying_w += now.flying_w - before.flying_w
         sums.edge_w += now.edge_w - before.edge_w
         sums.edge_w2 += now.edge_w2 - before.edge_w2

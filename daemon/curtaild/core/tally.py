@@ -26,8 +26,9 @@ class FeederTally:
     `reserved_w`, `planned_w`, `measured_w`: plain sums. `unseen_w`: what devices may draw beyond their own word where
     no meter has seen them since they moved; `just_moved_w` what they may have been drawing more when the meter was last
     read. `in_doubt_w`: how far unread devices and unconfirmed actuations leave the sum open. `never_heard_w`: reserved
-    by those that are given up and never said what they draw; in `measured_w` they are nothing. `edge_w`: what of
-    `planned_w` is there for each unit's own spread; `edge_w2` the sum of its squares.
+    by those that are given up and never said what they draw; in `measured_w` they are nothing. `beside_w`: the most
+    that may be drawn beside all that is reserved, by the site file's word, or by that of meters below which all are
+    heard. `edge_w`: what of `planned_w` is there for each unit's own spread; `edge_w2` the sum of its squares.
     `spread_w`: where a meter sees them all, what the edges come to less together than one by one, not held against the
     limit. `spared_w`: what devices draw that only a firm limit may take. `lowest_w`, `highest_w`, `allowed_w`: as in
     `Share`. `last_move_at`: when a device below last settled.
@@ -43,6 +44,7 @@ class FeederTally:
     just_moved_w: Watts = 0.0
     in_doubt_w: Watts = 0.0
     never_heard_w: Watts = 0.0
+    beside_w: Watts = 0.0
     edge_w: Watts = 0.0
     edge_w2: float = 0.0
     spread_w: Watts = 0.0
@@ -66,6 +68,7 @@ class FeederTally:
         self.just_moved_w += other.just_moved_w - instead_of.just_moved_w
         self.in_doubt_w += other.in_doubt_w - instead_of.in_doubt_w
         self.never_heard_w += other.never_heard_w - instead_of.never_heard_w
+        self.beside_w += other.beside_w - instead_of.beside_w
         self.edge_w += other.edge_w - instead_of.edge_w
         self.edge_w2 += other.edge_w2 - instead_of.edge_w2
         self.spared_w += other.spared_w - instead_of.spared_w
@@ -79,6 +82,9 @@ class FeederTally:
 
 
 _NOTHING = FeederTally()
+
+FIGURE_ERROR = 0.25
+"""How far the site file's own figure of an auxiliary load may be too low, where that is all that is known of it."""
 
 
 class _Sight(NamedTuple):
@@ -152,6 +158,8 @@ class Tallies:
             if meter is not None:
                 _apply_meter(own, meter, self._policy)
                 own.auxiliary_w = exact(own.auxiliary_w)
+                if own.never_heard_w == 0.0 and meter.is_estimated and (meter.is_fresh or meter.is_remembered):
+                    own.beside_w = own.auxiliary_w + own.unseen_w
                 own.total_reserved_w, own.total_planned_w = exact(own.total_reserved_w), exact(own.total_planned_w)
             before, self._by_feeder[feeder] = self._by_feeder[feeder], own
             parent = self._tree.specs[feeder].parent
@@ -174,7 +182,8 @@ class Tallies:
         """The devices that hang on the feeder itself."""
         sums, error_fraction = members.sums, self._policy.reading_error_fraction
         sight = self._sights[self._seen_by[feeder]]
-        auxiliary_w = exact(self._tree.specs[feeder].auxiliary_w)
+        figure_w = self._tree.specs[feeder].auxiliary_w
+        auxiliary_w = exact(figure_w)
         return FeederTally(
             len(members.devices),
             len(members.flying),
@@ -185,6 +194,7 @@ class Tallies:
             exact(members.just_moved_w(sight.sampled_at)),
             sums.in_doubt_w,
             sums.never_heard_w,
+            exact(error_fraction * sums.erring_w + (1 + FIGURE_ERROR) * figure_w),
             sums.edge_w,
             sums.edge_w2,
             0.0,
@@ -201,7 +211,7 @@ class Tallies:
 
 def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None:
     """Where a meter sees the whole feeder, or did so a moment ago, its word replaces the sum of guesses."""
-    is_quiet = _in_doubt_w(own, policy) <= 0.01 * max(own.measured_w, 0.1 * meter.spec.rating_w)
+    is_quiet = _in_doubt_w(own, meter, policy) <= 0.01 * max(own.measured_w, 0.1 * meter.spec.rating_w)
     meter.estimate(own.measured_w, own.reserved_w + own.just_moved_w, own.last_move_at, is_quiet, policy.poll_slack_s)
     planned_share = (own.planned_w - own.never_heard_w) / own.measured_w if own.measured_w > 0 else 1.0
     if not meter.is_fresh and not meter.is_remembered:
@@ -218,15 +228,32 @@ def _apply_meter(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> None
         own.total_planned_w = max(own.total_planned_w, metered_w - own.reserved_w - own.just_moved_w + own.planned_w)
         return
     least_w = -policy.reading_error_fraction * own.measured_w
-    own.auxiliary_w = meter.upper_w(1.0, least_w)
+    auxiliary_w = meter.upper_w(1.0, least_w)
+    planned_auxiliary_w = meter.upper_w(planned_share, least_w * min(planned_share, 1.0))
+    if own.never_heard_w > 0.0 and meter.spec.auxiliary_w > 0.0:
+        drawn_w = _drawn_unheard_w(own, auxiliary_w)
+        shown_w = meter.floor_w + own.never_heard_w  # so that all they do not draw yet is above what the meter shows
+        auxiliary_w = max(auxiliary_w, shown_w) - drawn_w
+        planned_auxiliary_w = max(planned_auxiliary_w, shown_w) - drawn_w
+    own.auxiliary_w = auxiliary_w
     own.spread_w = max(0.0, own.edge_w - math.sqrt(own.edge_w2))
     own.total_reserved_w = own.reserved_w - own.spread_w + own.unseen_w + own.auxiliary_w
-    own.total_planned_w = own.planned_w - own.spread_w + meter.upper_w(planned_share, least_w * min(planned_share, 1.0))
+    own.total_planned_w = own.planned_w - own.spread_w + planned_auxiliary_w
 
 
-def _in_doubt_w(own: FeederTally, policy: Policy) -> Watts:
+def _drawn_unheard_w(own: FeederTally, auxiliary_w: Watts) -> Watts:
+    """What the never heard draw already of what is reserved for them, and the meter shows once more in `auxiliary_w`:
+    all of that which nothing else explains. What is more than they can draw says that the site file's figure is too
+    low, and is taken off again."""
+    unexplained_w = auxiliary_w - own.beside_w
+    beyond_w = max(0.0, unexplained_w - own.never_heard_w)
+    return max(0.0, min(unexplained_w + own.unseen_w, own.never_heard_w - beyond_w))
+
+
+def _in_doubt_w(own: FeederTally, meter: MeteredFeeder, policy: Policy) -> Watts:
     """How far the sum is open for this meter. Devices that were never heard count with all they can draw whatever it
-    shows; what they do draw of that is taken for auxiliary load, and so counted twice. Where they are a few, that is
-    less than the error of all the others, which the meter rules out."""
-    is_worth_it = own.never_heard_w <= policy.reading_error_fraction * own.measured_w
+    shows; where no figure says what is auxiliary load, what they do draw of that is taken for it, and so counted twice.
+    Where they are a few, that is less than the error of all the others, which the meter rules out."""
+    are_few = own.never_heard_w <= policy.reading_error_fraction * own.measured_w
+    is_worth_it = are_few or meter.spec.auxiliary_w > 0.0
     return own.in_doubt_w if is_worth_it else own.in_doubt_w + own.never_heard_w
