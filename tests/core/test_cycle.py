@@ -191,7 +191,7 @@ def test_a_stop_in_the_boot_grace_is_no_load_to_the_other_rows() -> None:
         FeederSpec(SITE, None, PLENTY_W), FeederSpec(ROW_A, SITE, PLENTY_W, 200.0), FeederSpec(ROW_B, SITE, PLENTY_W)
     )
     specs = [spec_of("a", MODES, ROW_A), spec_of("b", MODES, ROW_B)]
-    site = PaperSite(tree, specs, replace(EXACT, boot_grace_s=10.0), silent={"a", "b"})
+    site = PaperSite(tree, specs, replace(EXACT, boot_grace_s=10.0), silent={"a"})
     site.tick(site.states(None), site.states(0.0, feeder=ROW_A))
     assert site.told() == [(1.0, "a", "off")]
 
