@@ -274,12 +274,12 @@ def _held_by_itself(site: Site, device: Device, now: Seconds) -> Iterator[str]:
 
 def _held_by_room(site: Site, device: Device, target: OperatingPoint, room: Room, now: Seconds) -> Iterator[str]:
     """Whether a feeder on its path, a ramp, or a lower limit to come has no room for the step."""
-    if dispatch.give_back([device], site.tree, room, site.policy, 1, now):
+    if dispatch.give_back([device], site.tree, room, site.policy, 1, now, limited_at=site.limited_at):
         return
     path = site.tree.paths[device.spec.feeder]
     least_w, bottleneck = min((room.free_w[feeder], feeder) for feeder in path)
     soon = Room(free_w=room.free_w)
-    if room.coming and dispatch.give_back([device], site.tree, soon, site.policy, 1, now):
+    if room.coming and dispatch.give_back([device], site.tree, soon, site.policy, 1, now, limited_at=site.limited_at):
         yield (
             f"a lower limit begins in {_ago(room.coming[0].at - now)}, and by then it could not be up at "
             f"{_named(target)} and down again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -69,10 +70,11 @@ def raises(
     tree: FeederTree | None = None,
     most_starts: int = 99,
     policy: Policy = EXACT,
+    limited_at: Seconds = -math.inf,
 ) -> dict[str, tuple[str, Watts]]:
     tree = tree or tree_of()
     given_w = free_w if isinstance(free_w, dict) else dict.fromkeys(tree.specs, free_w)
-    moves = give_back(devices, tree, Room(free_w=given_w), policy, most_starts, NOW)
+    moves = give_back(devices, tree, Room(free_w=given_w), policy, most_starts, NOW, limited_at=limited_at)
     assert all(move.is_raise for move in moves)
     return {move.device: (move.target.key, move.target.draw_w) for move in moves}
 
@@ -164,6 +166,18 @@ def test_a_miner_that_restarts_at_every_change_stays_until_what_restarts_lose_is
     assert up is not None
     assert up_plain is not None
     assert up[0] < up_plain[0]
+
+
+def test_while_the_limit_moves_a_miner_that_restarts_at_every_change_waits_for_its_whole_step() -> None:
+    """Started at less it would restart once more for the rest, a few seconds later."""
+    modes = ladder((OFF, 30.0, 0.0), ("low", 1_500.0, 55.0), ("normal", 3_000.0, 100.0))
+    sleeping = settled(spec_of("restarts", modes, restarts=True, settle_up_s=300.0), "off")
+    plain = settled(spec_of("plain", MODES), "off")
+    assert raises([sleeping], 2_000.0) == {"restarts": ("low", 1_500.0)}
+    assert raises([sleeping], 2_000.0, limited_at=NOW - 60.0) == {"restarts": ("low", 1_500.0)}
+    assert raises([sleeping], 2_000.0, limited_at=NOW - 59.0) == {}
+    assert raises([sleeping], 3_000.0, limited_at=NOW - 59.0) == {"restarts": ("normal", 3_000.0)}
+    assert raises([sleeping, plain], 2_000.0, limited_at=NOW) == {"plain": ("low", 1_500.0)}
 
 
 FINE = ladder((OFF, 0.0, 0.0), ("a", 1_000.0, 60.0), ("b", 2_000.0, 110.0), ("c", 3_000.0, 155.0))

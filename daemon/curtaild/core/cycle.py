@@ -291,7 +291,9 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[FeederId], 
             candidates = [device for device in candidates if device.spec.id in wanted]
         if site.interlocks:
             candidates, starts = interlock.admit(candidates, site.interlocks, site.tree, room, now)
-        moves = dispatch.give_back(candidates, site.tree, room, policy, math.floor(site.starts_owed), now, wanted)
+        moves = dispatch.give_back(
+            candidates, site.tree, room, policy, math.floor(site.starts_owed), now, wanted, site.limited_at
+        )
         site.starts_owed -= len(moves)
         if wanted is not None:
             for move in moves:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
@@ -18,6 +19,8 @@ from curtaild.core.room import Move, Room
 from curtaild.core.shed import UNREADABLE
 from curtaild_drivers.contract import DeviceId, OperatingPoint, OperatingPoints, Seconds, Watts
 
+MOVING_S = 60.0
+"""A limit that moved within so long may well move on."""
 SMALLEST_RAISE = 0.05  # of rated draw: what is less is not worth a command
 
 
@@ -45,10 +48,12 @@ def give_back(
     most_starts: int,
     now: Seconds,
     wanted: Mapping[DeviceId, OperatingPoint] | None = None,
+    limited_at: Seconds = -math.inf,
 ) -> list[Move]:
     """What may go up. `candidates` have passed `may_rise`; `room.free_w` counts all that is reserved. A device that
     could not be up and down again before a lower limit begins must fit under that one too. `wanted`: only these, and
-    each in one step as far as that."""
+    each in one step as far as that. `limited_at`: when the limit last moved; while it does, what restarts at every
+    change waits until there is room for its whole step, for it would soon restart again for the rest."""
     free = [(now, dict(room.free_w)), *((window.at, dict(window.free_w)) for window in room.coming)]
     free_now_w = free[0][1]
     choice = _Choice(policy, wanted)
@@ -76,6 +81,8 @@ def give_back(
         held_w = device.reserved_w if earlier is None else worst_w(device, present, policy)
         target, needed_w = upper, worst_w(device, upper, policy) - held_w
         if needed_w > free_here_w:
+            if device.spec.restarts and now < limited_at + MOVING_S:
+                continue
             fitting = _as_far_as(device, points, present, upper, held_w + free_here_w, policy)
             if fitting is None:
                 continue
