@@ -4,8 +4,8 @@ Those that are due within a fiftieth of a second begin in one turn of the event 
 turns from then on: a turn for each would cost as much as half of the reading itself.
 
 A device is identified once, then described (what it offers), then read by its one hot command. One that does not
-answer is asked less and less often; one that moves, or whose setpoint nobody knows, every second. Who it is, is asked
-anew when another device or firmware may stand at its address.
+answer is asked less and less often, until another is heard that fell silent with it; one that moves, or whose setpoint
+nobody knows, every second. Who it is, is asked anew when another device or firmware may stand at its address.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from curtaild.core.inputs import Described, PollFailure
 from curtaild.faults import FaultLog
 from curtaild.fleet import FleetDevice, FleetMeter
 from curtaild.inbox import Inbox
+from curtaild.outage import Outages
 from curtaild.telemetry.telemetry import PollOutcome
 from curtaild_drivers.contract import (
     AuthFailed,
@@ -50,6 +51,8 @@ TURN_S = 0.02
 LONGEST_TURN_S = 1.0
 """So often it is seen who has become slow, though nobody is due."""
 LONGEST_PAUSE_S = 120.0
+IN_RHYTHM = 2
+"""So many failures running change nothing in when it is asked."""
 FIRST_ROUND_S = 2.0
 """The first round of polls is spread over so long, so that the boot's grace suffices to know the site."""
 TOO_SOON = 0.25
@@ -118,6 +121,7 @@ class Poller:
             for name, device in fleet.items()
         }
         self._faults = FaultLog()
+        self._outages = Outages()
         self._start: Seconds = 0.0
         self._due: list[tuple[Seconds, int, DeviceId]] = []
         self._turn_at: Seconds = 0.0
@@ -202,13 +206,19 @@ class Poller:
                 del self._slow[name]
         now = self._clock.monotonic()
         self._observe(subject.device.spec.driver, outcome, now - asked_at)
-        subject.failures = 0 if outcome is PollOutcome.OK else subject.failures + 1
+        if outcome is PollOutcome.OK:
+            subject.failures = 0
+            for other in self._outages.answered(name):
+                self._schedule(other, self._subjects[other], now + self._subjects[other].phase * FIRST_ROUND_S)
+        else:
+            subject.failures += 1
+            self._outages.failed(name, asked_at, is_put_off=subject.failures > IN_RHYTHM)
         self._schedule(name, subject, max(now, self._due_after(asked_at, name, subject)))
 
     def _due_after(self, asked_at: Seconds, name: DeviceId, subject: _Subject) -> Seconds:
         poll_s = subject.device.spec.poll_s
-        if subject.failures > 2:
-            return asked_at + max(poll_s, min(LONGEST_PAUSE_S, poll_s * 2.0 ** min(subject.failures - 2, 8)))
+        if subject.failures > IN_RHYTHM:
+            return asked_at + max(poll_s, min(LONGEST_PAUSE_S, poll_s * 2.0 ** min(subject.failures - IN_RHYTHM, 8)))
         if poll_s > WATCH_S and self._is_watched(name):
             return asked_at + WATCH_S
         return next_place(self._start + subject.phase * poll_s, poll_s, asked_at)

@@ -23,7 +23,8 @@ from curtaild.core.cycle import Command
 from curtaild.core.events import ActuationStage, Condition
 from curtaild.core.inputs import Answer, Described, Inputs, PollFailure
 from curtaild.core.limits import UNLIMITED, Limit
-from curtaild.poller import FIRST_ROUND_S, LONGEST_PAUSE_S, WATCH_S
+from curtaild.outage import Outages
+from curtaild.poller import FIRST_ROUND_S, IN_RHYTHM, LONGEST_PAUSE_S, WATCH_S
 from curtaild.rehearse.emulated import Emulated
 from curtaild.rehearse.play import Order
 from curtaild_drivers.contract import (
@@ -87,12 +88,13 @@ class Shell:
         self._due: list[tuple[Seconds, int, DeviceId]] = []
         self._round: dict[DeviceId, int] = dict.fromkeys(self._poll_s, 0)
         self._failures: dict[DeviceId, int] = {}
+        self._outages = Outages()
         self._late: list[tuple[Seconds, PollFailure]] = []
         self._to_tell = _messages(orders, begins_at, self._root)
         self._told = 0
         self._heartbeat_at = 0.0
         for device in self._poll_s:
-            self._look_at(device, self.now + zlib.crc32(device.encode()) / 2**32 * FIRST_ROUND_S)
+            self._look_soon(device)
 
     def tick(self) -> Sequence[Command]:
         """One second of life; the commands it brought."""
@@ -161,11 +163,18 @@ class Shell:
         failures = self._failures[device] = self._failures.get(device, 0) + 1 if failure is not None else 0
         if failure is not None:
             self._late.append((now + READ_DEADLINE_S, failure))
-        if failures > 2:
-            pause_s = max(poll_s, min(LONGEST_PAUSE_S, poll_s * 2.0 ** min(failures - 2, 8)))
+            self._outages.failed(device, now, is_put_off=failures > IN_RHYTHM)
+        else:
+            for other in self._outages.answered(device):
+                self._look_soon(other)
+        if failures > IN_RHYTHM:
+            pause_s = max(poll_s, min(LONGEST_PAUSE_S, poll_s * 2.0 ** min(failures - IN_RHYTHM, 8)))
         else:
             pause_s = min(poll_s, WATCH_S) if self._controller.is_watched(device) else poll_s
         self._look_at(device, now + max(pause_s, READ_DEADLINE_S if failure is not None else 0.0))
+
+    def _look_soon(self, device: DeviceId) -> None:
+        self._look_at(device, self.now + zlib.crc32(device.encode()) / 2**32 * FIRST_ROUND_S)
 
     def _look_at(self, device: DeviceId, at: Seconds) -> None:
         self._round[device] += 1
