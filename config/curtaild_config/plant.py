@@ -86,7 +86,8 @@ class Feeder(Section):
     rating_w: PositiveWatts
     """The most it may carry, in watts."""
     auxiliary_w: Watts = 0.0
-    """What it draws beside the devices (fans, pumps, losses), in watts: the estimate until a meter knows better."""
+    """What it draws beside the devices (fans, pumps, losses), in watts, at most: the estimate until a meter knows
+    better. What a meter shows above it and a quarter more may be taken for draw of devices that were never heard."""
     meter: FeederMeter | None = None
     """Its meter; absent where there is none."""
     interlock: FeederInterlock | None = None
