@@ -173,6 +173,11 @@ class Roster:
             device.review_at = review_at
             heapq.heappush(self._reviews, (review_at, device.order, device))
 
+    @property
+    def may_any_rise(self) -> bool:
+        """Whether one is settled under its highest point."""
+        return any(members.can_rise for members in self.members.values())
+
     def can_rise(self, tree: FeederTree, free_w: Mapping[FeederId, Watts]) -> Iterator[Device]:
         """Those settled under their highest point on feeders that have something free, as all above them do."""
         for feeder, members in self.members.items():
