@@ -111,10 +111,15 @@ class Grid:
             assert self._site.trace.highest_w(begin, end, feeder) <= METER_NOISE * highest_w, feeder
 
     async def roll_back(self) -> None:
-        """An old sequence number under a new id; not retained, so that the broker's copy stays."""
+        """An old sequence number under a new id; not retained, so that the broker's copy stays. It is said again until
+        it is answered: a daemon just born has thought once before it listens."""
         old = GridAllocation(f"old-{time.monotonic()}", 1, "npcc", time.time(), None, time.time(), None)
-        await self._site.publish(self._site.topics.allocation, encode_allocation(old))
-        rejected = await self._site.acks.stage(old.id, "accepted", "rejected")
+
+        async def answered() -> Mapping[str, Any] | None:
+            await self._site.publish(self._site.topics.allocation, encode_allocation(old))
+            return next(iter(self._site.acks.of(old.id)), None)
+
+        rejected = await until(f"an answer to {old.id}", answered)
         assert (rejected["stage"], rejected["code"]) == ("rejected", "STALE_SEQ")
 
 
