@@ -115,11 +115,12 @@ class Grid:
         it is answered: a daemon just born has thought once before it listens."""
         old = GridAllocation(f"old-{time.monotonic()}", 1, "npcc", time.time(), None, time.time(), None)
 
-        async def answered() -> Mapping[str, Any] | None:
+        async def is_answered() -> bool:
             await self._site.publish(self._site.topics.allocation, encode_allocation(old))
-            return next(iter(self._site.acks.of(old.id)), None)
+            return bool(self._site.acks.of(old.id))
 
-        rejected = await until(f"an answer to {old.id}", answered)
+        await until(f"an answer to {old.id}", is_answered)
+        rejected = self._site.acks.of(old.id)[0]
         assert (rejected["stage"], rejected["code"]) == ("rejected", "STALE_SEQ")
 
 
