@@ -13,6 +13,8 @@ endif
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS := never
 UV := $(BIN)/python -m uv --quiet
+# A hundred processes are started here; without this each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint fuzz bench clean system-parts
@@ -55,7 +57,7 @@ $(VENV)/.runtime: $(VENV)/.uv pyproject.toml uv.lock
 
 $(VENV)/.development: $(VENV)/.uv pyproject.toml uv.lock
 	@echo "Installing curtaild and its tests' tools in $(VENV)" >&2
-	@$(UV) sync --locked
+	@$(UV) sync --locked --compile-bytecode
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.uv: .ci/uv.txt
