@@ -92,9 +92,10 @@ class FedCurve:
         if written_ns == self._seen_ns or not -_AHEAD_S <= age_s <= FRESH_S or now - age_s < since + STANDS_STILL_S:
             return
         self._seen_ns = written_ns
-        self._learned = self._learned.seen(fraction, achieved, now)
-        if self._learned.differs_from(self._on_disk) >= NEWS:
-            self._keep()
+        learned = self._learned.seen(fraction, achieved, now)
+        if learned.differs_from(self._on_disk) >= NEWS:
+            self._keep(learned.curve)
+        self._learned = learned  # told only once it is kept
 
     def _miss(self, error: Exception) -> None:
         if not self._is_missed:
@@ -118,11 +119,11 @@ class FedCurve:
             self._learned = LearnedCurve(curve)
             self._on_disk = curve
 
-    def _keep(self) -> None:
-        self._on_disk = self._learned.curve
+    def _keep(self, curve: Curve) -> None:
+        self._on_disk = curve
         fresh = self._kept.with_name(self._kept.name + ".new")
         try:
-            fresh.write_text(json.dumps({"prior": self._prior, "curve": self._learned.curve}), encoding="utf-8")
+            fresh.write_text(json.dumps({"prior": self._prior, "curve": curve}), encoding="utf-8")
             os.replace(fresh, self._kept)
         except OSError as error:
             log.warning("what was learned of the curve cannot be kept in %s: %s", self._kept, error)
