@@ -9,6 +9,7 @@ installation could help: the hardware or the host's own rights are missing.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -44,6 +45,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # programs started here are to heed Ctrl-C
     if hasattr(config, "workerinput"):
         enter_one()
 
