@@ -41,10 +41,12 @@ log = logging.getLogger(__name__)
 
 STOP_DEADLINE_S = 5.0
 CLOSED_AT_ONCE = 256
-GC_THRESHOLD = (50_000, 20, 100)
+GC_THRESHOLD = (250_000, 20, 100)
 """A shed makes ten thousand objects that live on, and none in circles: with Python's own 700 a quarter of its time goes
 into looking for those. A look takes a tenth of a second with 10,000 devices however few are new in number, because all
-that replaced what was there before is new as well; so there must not be many."""
+that replaced what was there before is new as well; so it is left for a time of rest, unless there never is one."""
+LOOK_AFTER = 50_000
+"""So many new objects are worth a look at rest: some hours of heartbeats, or a shed."""
 SWITCH_INTERVAL_S = 0.001
 """The store's thread takes the interpreter for some microseconds at a time, once for each statement: with Python's own
 5 ms it waits so long for each of them while the core thinks."""
@@ -278,6 +280,8 @@ class Daemon:
             gc.freeze()  # what lives as long as the daemon: walking it again would stall the loop for tens of ms
             self.notifier.ready(self._summary())
             self._told_systemd_at = now
+        elif gc.get_count()[0] >= LOOK_AFTER and self.control.site.is_at_rest:
+            gc.collect()
         elif now - self._told_systemd_at >= STATUS_EVERY_S:
             self.notifier.status(self._summary())
             self._told_systemd_at = now

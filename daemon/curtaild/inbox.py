@@ -109,10 +109,8 @@ class Inbox:
 
     async def arrival(self, within_s: float) -> None:
         """Until something is to be decided or enough to be absorbed, `within_s` at most."""
-        if self._awake.is_set():
-            return
+        timer = asyncio.get_running_loop().call_later(within_s, self._awake.set)
         try:
-            async with asyncio.timeout(within_s):
-                await self._awake.wait()
-        except TimeoutError:
-            return
+            await self._awake.wait()
+        finally:
+            timer.cancel()

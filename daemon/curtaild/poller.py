@@ -134,6 +134,7 @@ class Poller:
 
     async def run(self) -> None:
         """Until cancelled."""
+        loop = asyncio.get_running_loop()
         start = self._start = self._clock.monotonic()
         for name, subject in self._subjects.items():
             heapq.heappush(self._due, (start + subject.phase * FIRST_ROUND_S, subject.round, name))
@@ -145,9 +146,11 @@ class Poller:
                 self._part_with_slow()
                 self._start_due()
                 self._changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._turn_at - self._clock.monotonic()):
-                        await self._changed.wait()
+                timer = loop.call_later(max(0.0, self._turn_at - self._clock.monotonic()), self._changed.set)
+                try:
+                    await self._changed.wait()
+                finally:
+                    timer.cancel()
         finally:
             self._is_ending = True
             tasks = [*meters, *(visit.task for visit in (*self._quick.values(), *self._slow.values()))]

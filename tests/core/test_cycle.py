@@ -161,6 +161,18 @@ def test_nothing_is_told_twice_while_nothing_changes() -> None:
     assert site.events[told:] == []
 
 
+def test_a_site_is_at_rest_but_from_the_cycle_that_makes_a_command_until_it_has_had_its_effect() -> None:
+    site = paper(3)
+    site.tick(site.states(None))
+    site.run(20)
+    assert site.site.is_at_rest
+    assert site.tick(site.states(0.0)).commands
+    assert not site.site.is_at_rest
+    while any(device.actuation is not None for device in site.site.devices.values()):
+        site.run(1)
+        assert site.site.is_at_rest is all(device.actuation is None for device in site.site.devices.values())
+
+
 # ---- start, crash, restart ------------------------------------------------------------------------
 
 

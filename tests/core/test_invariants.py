@@ -352,7 +352,7 @@ class SiteUnderFire(RuleBasedStateMachine):
 
 
 SiteUnderFire.TestCase.settings = settings(
-    max_examples=int(os.environ.get("CURTAILD_PROPERTY_EXAMPLES", "320")),
+    max_examples=int(os.environ.get("CURTAILD_PROPERTY_EXAMPLES", "260")),
     stateful_step_count=45,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -147,6 +147,10 @@ class Roster:
     def touch_all(self, devices: Iterable[Device]) -> None:
         self._touched.update(dict.fromkeys(devices))
 
+    @property
+    def is_any_touched(self) -> bool:
+        return bool(self._touched)
+
     def take_touched(self, now: Seconds) -> Iterator[Device]:
         """Whom to look at, each once: the touched, and those that time alone has changed by `now`."""
         reviews = self._reviews

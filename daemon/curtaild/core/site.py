@@ -210,6 +210,11 @@ class Site:
             for device in self.devices.values()
         )
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no command is under way, not even one that the last cycle made."""
+        return self.tallies[self.tree.root].in_flight == 0 and not self.roster.is_any_touched
+
     def limit_w(self, feeder: FeederId) -> Watts:
         """What may be drawn at the feeder: its ceiling or its rating (W)."""
         return self.limit_w_of[feeder]
