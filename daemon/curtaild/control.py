@@ -162,7 +162,7 @@ class ControlLoop:
         """What devices said since, before it is much. A fault in it shows in the next cycle's watchdog as well."""
         try:
             self._note(absorb(self.site, self._inbox.take_news(), now))
-            read_off(self.site)
+            read_off(self.site, now)
         except Exception:
             if not self._is_failing:
                 log.exception("what devices said could not be taken; limits are kept as they were")

@@ -16,7 +16,7 @@ from curtaild_drivers.contract import DeviceId, FeederId, MeterReading, Reading,
 
 SOON_S = 0.1
 MOST_GRID_MESSAGES = 4096  # between two cycles; the link itself keeps the newest of a flood
-PART = 100
+PART = 50
 """So much of each kind is taken at once: a millisecond or two."""
 
 

@@ -115,7 +115,7 @@ def shed_order(site: Site, now: Seconds) -> list[DeviceId]:
     room.over_w[root] = everything_w
     if site.has_flex:
         room.firm_over_w = dict(room.over_w)
-    moves, _ = shed(site.roster.can_fall(), site.tree, room, now, in_order=True)
+    moves, _ = shed(site.roster.can_fall, site.tree, room, now, in_order=True)
     return [move.device for move in moves]
 
 

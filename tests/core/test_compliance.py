@@ -51,14 +51,14 @@ class Trace:
         for _ in range(seconds):
             self.now += 1.0
             in_force = [allocation] if allocation is not None else []
-            self.told += self.compliance.follow(in_force, held, {SITE: standing}, self.now)
+            self.told += self.compliance.follow(in_force, held, {SITE: standing}.get, self.now)
         return self
 
     def draws(self, drawn_w: Watts, seconds: int = 1, limit_w: Watts = 1_000.0) -> Trace:
         for _ in range(seconds):
             self.now += 1.0
             standing = {SITE: stands(drawn_w, limit_w=limit_w)}
-            self.told += self.compliance.watch(standing, standing, self.policy, self.reach_by_s, self.now)
+            self.told += self.compliance.watch(standing.get, standing, self.policy, self.reach_by_s, self.now)
         return self
 
     def stages(self) -> list[AckStage]:

@@ -25,8 +25,9 @@ from core.rig import (
     two_rows,
 )
 from core.virtual_site import VirtualSite
+from curtaild.core import cycle
 from curtaild.core.allocation import Allocation, AllocationId, AllocationReceived, HeartbeatReceived, Issuer
-from curtaild.core.cycle import step
+from curtaild.core.cycle import absorb, step
 from curtaild.core.events import (
     Ack,
     ActuationChanged,
@@ -40,7 +41,7 @@ from curtaild.core.events import (
     LinkPhase,
 )
 from curtaild.core.feeders import FeederSpec
-from curtaild.core.inputs import Answer, Inputs, PollFailure
+from curtaild.core.inputs import Answer, DeviceNews, Inputs, PollFailure
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
@@ -171,6 +172,24 @@ def test_a_site_is_at_rest_but_from_the_cycle_that_makes_a_command_until_it_has_
     while any(device.actuation is not None for device in site.site.devices.values()):
         site.run(1)
         assert site.site.is_at_rest is all(device.actuation is None for device in site.site.devices.values())
+
+
+def test_many_that_were_told_are_counted_anew_bit_by_bit_between_cycles_and_all_of_them_in_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cycle, "RECOUNTED_AT_ONCE", 2)
+    site = paper(7)
+    site.tick(site.states(None))
+    site.run(20)
+    assert len(site.tick(site.states(0.0)).commands) == 7
+    flying = site.site.roster.members[SITE].flying
+    seen = []
+    for _ in range(2):
+        absorb(site.site, DeviceNews(), site.now)
+        seen.append(len(flying))
+    assert seen == [2, 4]
+    assert step(site.site, Inputs(), site.now).commands == []
+    assert len(flying) == 7
 
 
 # ---- start, crash, restart ------------------------------------------------------------------------

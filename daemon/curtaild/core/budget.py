@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from curtaild.core import interlock
 from curtaild.core.limits import UNLIMITED, Ceiling, within
@@ -19,21 +20,9 @@ TRIM_CONFIRMED_S = 5.0
 
 def room_of(site: Site, now: Seconds) -> Room:
     """What each feeder is over by or has free, now and under the lower limits that are known to come."""
-    kept, policy = site.room, site.policy
-    for feeder in site.stirred | site.meters.keys():
-        sums, limit_w = site.tallies[feeder], site.limit_w(feeder)
-        is_over = sums.total_planned_w > limit_w + MILLIWATT and not _is_noise(site, feeder, limit_w)
-        over_w = sums.total_planned_w - limit_w if is_over else _unexplained_w(site, feeder, limit_w, now)
-        margin_w = policy.margin_w(limit_w)
-        kept.over_w[feeder] = over_w + margin_w if over_w > 0 else 0.0
-        kept.free_w[feeder] = _free_w(site, feeder)
-        if site.has_flex:
-            kept.firm_over_w[feeder] = _firm_part_w(kept.over_w[feeder], limit_w, site.firm_w[feeder], margin_w)
-        if sums.spread_w > 0.0:
-            kept.edge_w2[feeder] = sums.edge_w2
-        else:
-            kept.edge_w2.pop(feeder, None)
-    unmetered = 1.0 + policy.reading_error_fraction
+    keep_room(site, site.stirred | site.meters.keys(), now)
+    kept = site.room
+    unmetered = 1.0 + site.policy.reading_error_fraction
     room = Room(
         over_w=dict(kept.over_w),
         free_w=dict(kept.free_w),
@@ -47,6 +36,25 @@ def room_of(site: Site, now: Seconds) -> Room:
     )
     interlock.hold_room(site.interlocks, site.tree, room, now)
     return room
+
+
+def keep_room(site: Site, feeders: Iterable[FeederId], now: Seconds) -> None:
+    """Find anew what each of these is over by or has free."""
+    kept, policy, meters = site.room, site.policy, site.meters
+    for feeder in feeders:
+        sums, limit_w = site.tallies[feeder], site.limit_w_of[feeder]
+        margin_w = policy.margin_w(limit_w)
+        over_w = sums.total_planned_w - limit_w
+        if over_w <= MILLIWATT or (feeder in meters and _is_noise(site, feeder, limit_w)):
+            over_w = _unexplained_w(site, feeder, limit_w, now) if feeder in meters else 0.0
+        kept.over_w[feeder] = over_w + margin_w if over_w > 0 else 0.0
+        kept.free_w[feeder] = _free_w(site, feeder)
+        if site.has_flex:
+            kept.firm_over_w[feeder] = _firm_part_w(kept.over_w[feeder], limit_w, site.firm_w[feeder], margin_w)
+        if sums.spread_w > 0.0:
+            kept.edge_w2[feeder] = sums.edge_w2
+        else:
+            kept.edge_w2.pop(feeder, None)
 
 
 def free_room(site: Site, now: Seconds) -> Room:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from curtaild.core.allocation import Allocation, AllocationId
 from curtaild.core.events import Ack, AckStage, BreachChanged, BreachId, BreachStage, Event
@@ -31,6 +31,10 @@ class Standing(NamedTuple):
     deficit_w: Watts
 
 
+StandingOf: TypeAlias = Callable[[FeederId], Standing | None]
+"""How a feeder stands; `None` where there is no such feeder any more."""
+
+
 @dataclass(slots=True)
 class _Track:
     allocation: Allocation
@@ -49,13 +53,13 @@ class _Breach:
 
 @dataclass(slots=True)
 class Compliance:
-    """`epoch` tells this run's breaches from those of earlier runs."""
+    """`epoch` tells this run's breaches from those of earlier runs. `limit_w`: by which each feeder was last judged."""
 
     epoch: str
+    limit_w: dict[FeederId, Watts] = field(default_factory=dict)
     _tracks: dict[AllocationId, _Track] = field(default_factory=dict)
     _breaches: dict[FeederId, _Breach] = field(default_factory=dict)
     _breach_count: int = 0
-    _limit_w: dict[FeederId, Watts] = field(default_factory=dict)
     _grace_until: dict[FeederId, Seconds] = field(default_factory=dict)
     _over: set[FeederId] = field(default_factory=set)
 
@@ -63,7 +67,7 @@ class Compliance:
         self,
         in_force: Iterable[Allocation],
         held: Collection[AllocationId],
-        standings: Mapping[FeederId, Standing],
+        standing_of: StandingOf,
         now: Seconds,
     ) -> list[Event]:
         """`applying` when an allocation begins, `reached` or `shortfall` by what is drawn, `ended` when it is over: one
@@ -73,38 +77,45 @@ class Compliance:
         kept = current.keys() | held
         for gone in [track for track in self._tracks.values() if track.allocation.id not in kept]:
             del self._tracks[gone.allocation.id]
-            events.append(_ack(AckStage.ENDED, gone.allocation, standings, now, "expired or replaced"))
+            standing = standing_of(gone.allocation.feeder)
+            events.append(_ack(AckStage.ENDED, gone.allocation, standing, now, "expired or replaced"))
         for allocation in current.values():
+            standing = standing_of(allocation.feeder)
+            if standing is None:
+                continue
             track = self._tracks.get(allocation.id)
             if track is None:
                 track = self._tracks[allocation.id] = _Track(allocation, AckStage.APPLYING, now)
-                events.append(_ack(AckStage.APPLYING, allocation, standings, now))
-            stage, reason = _stage_now(track, standings[allocation.feeder], now)
+                events.append(_ack(AckStage.APPLYING, allocation, standing, now))
+            stage, reason = _stage_now(track, standing, now)
             if stage is not track.stage:
                 track.stage = stage
-                events.append(_ack(stage, allocation, standings, now, reason))
+                events.append(_ack(stage, allocation, standing, now, reason))
         return events
 
     def watch(
         self,
-        standings: Mapping[FeederId, Standing],
+        standing_of: StandingOf,
         changed: Iterable[FeederId],
         policy: Policy,
         reach_by_s: Mapping[FeederId, Seconds],
         now: Seconds,
     ) -> list[Event]:
-        """Breaches: active → escalated → resolved, under one id. Looked at are the feeders that stand otherwise than
-        before, which `changed` names, and those that are or were over: for them time goes on."""
+        """Breaches: active → escalated → resolved, under one id. Looked at are the feeders that `changed` names, whose
+        limit is another than `limit_w` or which may be over it, and those that are or were over: for them time goes
+        on."""
         events: list[Event] = []
-        for feeder in sorted(self._over.union(changed) & standings.keys()):
-            standing = standings[feeder]
-            before_w = self._limit_w.get(feeder)
+        for feeder in sorted(self._over.union(changed)):
+            standing = standing_of(feeder)
+            if standing is None:
+                self._over.discard(feeder)
+                continue
+            before_w = self.limit_w.get(feeder)
             if before_w is None or standing.limit_w < before_w:
                 self._grace_until[feeder] = now + reach_by_s.get(feeder, policy.response_s)
-            self._limit_w[feeder] = standing.limit_w
+            self.limit_w[feeder] = standing.limit_w
             breach = self._breaches.setdefault(feeder, _Breach())
             events += self._watch_feeder(feeder, breach, standing, policy, now)
-        self._over &= standings.keys()
         return events
 
     def _watch_feeder(
@@ -173,11 +184,10 @@ def _stage_now(track: _Track, standing: Standing, now: Seconds) -> tuple[AckStag
 def _ack(
     stage: AckStage,
     allocation: Allocation,
-    standings: Mapping[FeederId, Standing],
+    standing: Standing | None,
     now: Seconds,
     reason: str | None = None,
 ) -> Ack:
-    standing = standings.get(allocation.feeder)
     metered_w = standing.metered_w if standing else None
     if standing is not None and metered_w is not None and stage is AckStage.REACHED:
         metered_w = standing.drawn_w  # the very sample that proves it: the smoothed one lags behind a shed

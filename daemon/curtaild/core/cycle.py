@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from curtaild.core import dispatch, interlock, reserve
 from curtaild.core.allocation import AllocationId, GridMessage
-from curtaild.core.budget import room_of
+from curtaild.core.budget import keep_room, room_of
 from curtaild.core.device import Actuation, Device, exact
 from curtaild.core.events import (
     ActuationChanged,
@@ -36,7 +36,7 @@ from curtaild.core.market import earns_too_little
 from curtaild.core.room import MILLIWATT, Move, Room
 from curtaild.core.shed import shed
 from curtaild.core.site import Site
-from curtaild.core.telling import tell, with_watts
+from curtaild.core.telling import look_over, tell, with_watts
 from curtaild_drivers.contract import (
     DeviceId,
     FeederId,
@@ -44,6 +44,9 @@ from curtaild_drivers.contract import (
     Seconds,
     Watts,
 )
+
+RECOUNTED_AT_ONCE = 250
+"""Devices counted anew between two cycles at a time: ten thousand that were just told something would be a stall."""
 
 
 class Command(NamedTuple):
@@ -94,8 +97,11 @@ def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
 
 def absorb(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
     """Take what devices said into the records and the sums. Who shall move, the next `step` says."""
-    events = _take_news(site, news, now) + _recount(site, now, site.was_in_grace)
-    site.stirred |= site.tallies.recount()
+    events = _take_news(site, news, now) + _recount(site, now, site.was_in_grace, RECOUNTED_AT_ONCE)
+    counted = site.tallies.recount()
+    keep_room(site, counted, now)
+    look_over(site, counted)
+    site.unshown_feeders |= counted
     return events
 
 
@@ -206,11 +212,11 @@ def _reserve(site: Site, now: Seconds) -> list[Event]:
     return _recount(site, now, grace)
 
 
-def _recount(site: Site, now: Seconds, grace: bool) -> list[Event]:
-    """Those who were touched, and those whose time has come."""
+def _recount(site: Site, now: Seconds, grace: bool, most: int | None = None) -> list[Event]:
+    """Those who were touched, `most` of them at a time, and those whose time has come."""
     roster, policy = site.roster, site.policy
     events: list[Event] = []
-    for device in roster.take_touched(now):
+    for device in roster.take_touched(now, most):
         events += reserve.reserve(device, now, policy, roster.members[device.spec.feeder].meter_agrees)
         if grace and device.actuation is None and device.setpoint is None:
             device.planned_w = exact(device.draw_w) if device.draw_w is not None else 0.0
@@ -269,7 +275,7 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[FeederId], 
     feeders whose fans are to be started."""
     room = room_of(site, now)
     starts: list[FeederId] = []
-    moves, over_w = shed(site.roster.can_fall(), site.tree, room, now)
+    moves, over_w = shed(site.roster.can_fall, site.tree, room, now)
     deficits = _note_deficits(site, over_w, now)
     elapsed_s = max(0.0, now - site.stepped_at)
     per_s = site.policy.max_starts_per_s

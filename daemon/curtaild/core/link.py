@@ -256,7 +256,10 @@ class Link:
         """Forget what is over; worth looking only when something was taken, begins or ends."""
         events: list[Event] = []
         if now >= self._tidy_at:
-            over = [held for held in self.memory.allocations if self._is_over(held, now)]
+            rivals: dict[tuple[Issuer, FeederId], list[Allocation]] = {}
+            for held in self.memory.allocations:
+                rivals.setdefault((held.issuer, held.feeder), []).append(held)
+            over = [held for held in self.memory.allocations if _is_over(held, rivals[held.issuer, held.feeder], now)]
             self._forget(over)
             events += [
                 _ack(AckStage.ENDED, gone, now, reason="replaced before it began")
@@ -267,18 +270,6 @@ class Link:
                 (moment for moment in _moments(self.memory.allocations) if moment > now), default=math.inf
             )
         return events
-
-    def _is_over(self, held: Allocation, now: Seconds) -> bool:
-        if held.valid_until is not None and held.valid_until <= now:
-            return True
-        return any(
-            other.seq > held.seq
-            and other.issuer == held.issuer
-            and other.feeder == held.feeder
-            and other.valid_from <= max(now, held.valid_from)
-            and (other.valid_until is None or (held.valid_until is not None and other.valid_until >= held.valid_until))
-            for other in self.memory.allocations
-        )
 
     def _forget(self, gone: list[Allocation]) -> None:
         for allocation in gone:
@@ -374,6 +365,18 @@ class Link:
         if self.memory.hold_until is not None:
             moments.append(self.memory.hold_until)
         return min((moment for moment in moments if moment > now), default=None)
+
+
+def _is_over(held: Allocation, rivals: Iterable[Allocation], now: Seconds) -> bool:
+    """`rivals`: those of the same issuer for the same feeder."""
+    if held.valid_until is not None and held.valid_until <= now:
+        return True
+    return any(
+        other.seq > held.seq
+        and other.valid_from <= max(now, held.valid_from)
+        and (other.valid_until is None or (held.valid_until is not None and other.valid_until >= held.valid_until))
+        for other in rivals
+    )
 
 
 def _moments(allocations: Iterable[Allocation]) -> Iterator[Seconds]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 from curtaild.core.device import Device, Share
 from curtaild.core.feeders import FeederTree
@@ -125,11 +126,14 @@ class Roster:
     """Every device on its feeder. Who is touched is looked at in the next cycle; the others stand as they stood.
 
     `losing`: run at what earns less than its energy. `unshown`: touched since the last status was read off. `changed`:
-    the feeders on which devices were counted anew since they were last added up.
+    the feeders on which devices were counted anew since they were last added up. `can_fall`: as in `Members`.
     """
 
     def __init__(self, tree: FeederTree, devices: Iterable[Device]) -> None:
         self.members: dict[FeederId, Members] = {feeder: Members() for feeder in tree.specs}
+        self.can_fall: Mapping[FeederId, Iterable[Device]] = {
+            feeder: members.can_fall for feeder, members in self.members.items()
+        }
         self.losing: dict[Device, None] = {}
         self.unshown: dict[Device, None] = {}
         self.changed: set[FeederId] = set()
@@ -151,15 +155,21 @@ class Roster:
     def is_any_touched(self) -> bool:
         return bool(self._touched)
 
-    def take_touched(self, now: Seconds) -> Iterator[Device]:
-        """Whom to look at, each once: the touched, and those that time alone has changed by `now`."""
+    def take_touched(self, now: Seconds, most: int | None = None) -> Iterator[Device]:
+        """Whom to look at, each once: the touched, `most` of them at a time, and those that time alone has changed by
+        `now`."""
         reviews = self._reviews
         while reviews and reviews[0][0] <= now:
             due_at, _, device = heapq.heappop(reviews)
             if due_at == device.review_at:
                 device.review_at = _FOREVER
                 self._touched[device] = None
-        touched, self._touched = self._touched, {}
+        if most is None or len(self._touched) <= most:
+            touched, self._touched = self._touched, {}
+        else:
+            touched = dict.fromkeys(islice(self._touched, most))
+            for device in touched:
+                del self._touched[device]
         self.unshown.update(touched)
         return iter(touched)
 
@@ -187,9 +197,6 @@ class Roster:
         for feeder, members in self.members.items():
             if members.can_rise and min(free_w[above] for above in tree.paths[feeder]) > 0.0:
                 yield from members.can_rise
-
-    def can_fall(self) -> Mapping[FeederId, Iterable[Device]]:
-        return {feeder: members.can_fall for feeder, members in self.members.items()}
 
 
 def _place(group: dict[Device, None], device: Device, belongs: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from curtaild.core.auxiliary import MeteredFeeder
-from curtaild.core.compliance import Compliance, Standing
+from curtaild.core.compliance import Compliance
 from curtaild.core.device import Actuation, Device, DeviceSpec, Steps
 from curtaild.core.events import ActuationId, ActuationStage
 from curtaild.core.exchange import Exchange
@@ -43,9 +43,10 @@ class Site:
     """Everything the daemon knows; changed by `step` alone. `epoch` names this run in actuation and breach ids.
 
     A site of a thousand racks costs no more than what happens in it: `stirred` are the feeders whose sums, limits or
-    deficits changed in this cycle, and only of those the `room` and the `standings` are found anew. `spoken_for`: those
-    for which a limit, a firm limit or a ramp was stated. `witness`: what meters say of the limits. `unshown_feeders`:
-    stirred since the last status was read off.
+    deficits changed in this cycle; only of those, and of what was absorbed before it, is the `room` found anew.
+    `unwatched`: those that are to be judged in this cycle. `spoken_for`: those for which a limit, a firm limit or a
+    ramp was stated. `witness`: what meters say of the limits. `unshown_feeders`: of whom the status was not read off
+    since something happened.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Site:
         self.firm_w: dict[FeederId, Watts] = {}
         self.ramp_w: dict[FeederId, Watts] = {}
         self.deficits: dict[FeederId, Watts] = {}
+        self.over_since: dict[FeederId, Seconds] = {}
         self.shown: list[DeviceStatus] = []
         self._ladders: dict[OperatingPoints, OperatingPoints] = {}
         self._steps: dict[tuple[object, ...], Steps] = {}
@@ -85,7 +87,6 @@ class Site:
         self.limited_at: Seconds = now
         self.exchange_at: Seconds = now
         self.exchange: Exchange | None = None
-        self.over_since: dict[FeederId, Seconds] = {}
         self.shed_at: dict[FeederId, Seconds] = {}
         for intent in intents:
             self._resume(intent, now)
@@ -150,6 +151,7 @@ class Site:
             if spec.meter_stale_after_s is not None:
                 meter = self.meters[feeder] = known.get(feeder) or MeteredFeeder(spec)
                 meter.spec = spec
+        self.over_since = {feeder: since for feeder, since in self.over_since.items() if feeder in self.meters}
         seen = self.interlocks
         self.interlocks = {}
         for feeder, spec in tree.specs.items():
@@ -158,11 +160,11 @@ class Site:
                 interlock.spec = spec.interlock
         self.tallies = Tallies(tree, self.meters, self.roster, self.policy)
         self.stirred = set(tree.specs)
+        self.unwatched: set[FeederId] = set()
         self.unshown_feeders = set(tree.specs)
         self.spoken_for = tuple(tree.specs)
         self.room = Room(over_w=dict.fromkeys(tree.specs, 0.0), free_w=dict.fromkeys(tree.specs, 0.0))
         self.witness: dict[FeederId, bool] = {}
-        self.standings: dict[FeederId, Standing] = {}
         self.shown_feeders: dict[FeederId, FeederStatus] = {}
         self.limits = {feeder: limit for feeder, limit in self.limits.items() if feeder in tree.specs}
         self.limit_w_of = {

@@ -14,6 +14,7 @@ from curtaild_drivers.contract import FeederId, RunState, Seconds
 
 def status_of(site: Site, now: Seconds) -> SiteStatus:
     """The site at `now`, by the records of the last cycle."""
+    read_off(site, now)
     root = site.tallies[site.tree.root]
     link = site.link
     return SiteStatus(
@@ -28,19 +29,15 @@ def status_of(site: Site, now: Seconds) -> SiteStatus:
         actuations_in_flight=root.in_flight,
         next_limit_change_at=link.next_change_at(now),
         feeders=_feeders(site, now),
-        devices=read_off(site).copy(),
+        devices=site.shown.copy(),
     )
 
 
 def _feeders(site: Site, now: Seconds) -> list[FeederStatus]:
-    """In the order of the site file; only those that were stirred since the last one, or have a meter, anew."""
-    shown, unshown = site.shown_feeders, site.unshown_feeders
-    if len(shown) != len(site.tree.specs):
-        shown.update((feeder, _feeder(site, feeder, now)) for feeder in site.tree.specs)
-    else:
-        shown.update((feeder, _feeder(site, feeder, now)) for feeder in unshown | site.meters.keys())
-    unshown.clear()
-    return list(shown.values())
+    """In the order of the site file; those with a meter always anew."""
+    for feeder in site.meters:
+        site.shown_feeders[feeder] = _feeder(site, feeder, now)
+    return list(site.shown_feeders.values())
 
 
 def _feeder(site: Site, feeder: FeederId, now: Seconds) -> FeederStatus:
@@ -68,9 +65,9 @@ def _feeder(site: Site, feeder: FeederId, now: Seconds) -> FeederStatus:
     )
 
 
-def read_off(site: Site) -> list[DeviceStatus]:
-    """All devices as they were last read off, those anew that were touched since. Also between two statuses, so that
-    the next one has little to read."""
+def read_off(site: Site, now: Seconds) -> None:
+    """Read those off anew in which something happened since they last were: all devices, and the feeders without a
+    meter. Also between two statuses, so that the next one has little to read."""
     shown, unshown = site.shown, site.roster.unshown
     if len(shown) != len(site.devices):
         shown[:] = [_device(device) for device in site.devices.values()]
@@ -78,7 +75,12 @@ def read_off(site: Site) -> list[DeviceStatus]:
         for device in unshown:
             shown[device.order] = _device(device)
     unshown.clear()
-    return shown
+    if len(site.shown_feeders) != len(site.tree.specs):
+        site.shown_feeders = {feeder: _feeder(site, feeder, now) for feeder in site.tree.specs}
+    else:
+        for feeder in site.unshown_feeders.difference(site.meters):
+            site.shown_feeders[feeder] = _feeder(site, feeder, now)
+    site.unshown_feeders.clear()
 
 
 def _device(device: Device) -> DeviceStatus:

@@ -123,6 +123,11 @@ class Tallies:
     def __getitem__(self, feeder: FeederId) -> FeederTally:
         return self._by_feeder[feeder]
 
+    @property
+    def are_counted(self) -> bool:
+        """Whether there was a first `refresh`."""
+        return bool(self._sights)
+
     def refresh(self) -> set[FeederId]:
         """Bring all up to the roster and the meters, whose estimates are fed on the way; the feeders counted anew."""
         before, self._sights = self._sights, {seer: self._sight_of(seer) for seer in (None, *self._meters)}
@@ -135,7 +140,7 @@ class Tallies:
 
     def recount(self) -> set[FeederId]:
         """Bring those up to the roster that have no meter, which the next `refresh` then finds done; who they are."""
-        if not self._sights:
+        if not self.are_counted:
             return set()
         due = self._take_changed() - self._meters.keys()
         self._moving.update(feeder for feeder in due if self._roster.members[feeder].has_movers)

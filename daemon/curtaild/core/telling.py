@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from curtaild.core.compliance import Standing
 from curtaild.core.events import Ack, Event
@@ -11,21 +13,32 @@ from curtaild_drivers.contract import FeederId, Seconds
 
 
 def tell(site: Site, now: Seconds) -> list[Event]:
-    """Where each allocation stands, and who is over its limit for too long. Only what was stirred is judged anew."""
-    standings, stirred = site.standings, site.stirred | site.meters.keys()
-    for feeder in stirred:
-        standings[feeder] = _standing(site, feeder)
+    """Where each allocation stands, and who is over its limit for too long."""
+    standing_of = partial(_standing, site)
     in_force = list(site.link.in_force(now))
     reach_by_s = {
         allocation.feeder: allocation.reach_by_s for allocation in in_force if allocation.reach_by_s is not None
     }
+    look_over(site, site.stirred)
+    watched, site.unwatched = site.unwatched | site.meters.keys(), set()
     return [
-        *site.compliance.follow(in_force, {held.id for held in site.link.memory.allocations}, standings, now),
-        *site.compliance.watch(standings, stirred, site.policy, reach_by_s, now),
+        *site.compliance.follow(in_force, {held.id for held in site.link.memory.allocations}, standing_of, now),
+        *site.compliance.watch(standing_of, watched, site.policy, reach_by_s, now),
     ]
 
 
-def _standing(site: Site, feeder: FeederId) -> Standing:
+def look_over(site: Site, feeders: Iterable[FeederId]) -> None:
+    """Which of these are to be judged: whose limit is another than before, or may not be kept."""
+    tallies, limits_w, before_w = site.tallies, site.limit_w_of, site.compliance.limit_w
+    for feeder in feeders:
+        limit_w = limits_w[feeder]
+        if tallies[feeder].total_reserved_w > limit_w or before_w.get(feeder) != limit_w:
+            site.unwatched.add(feeder)
+
+
+def _standing(site: Site, feeder: FeederId) -> Standing | None:
+    if feeder not in site.tree.specs:
+        return None
     sums, limit_w = site.tallies[feeder], site.limit_w(feeder)
     meter = site.meters.get(feeder)
     is_metered = meter is not None and meter.is_fresh
@@ -43,11 +56,14 @@ def _standing(site: Site, feeder: FeederId) -> Standing:
 
 
 def with_watts(site: Site, events: list[Event]) -> list[Event]:
-    """The link's own acks know no watts yet."""
+    """The link's own acks know no watts yet. Before the first cycle nobody does."""
     told: list[Event] = []
     for event in events:
-        if isinstance(event, Ack) and event.applied_w is None and event.feeder in site.standings:
-            standing = site.standings[event.feeder]
-            event = replace(event, applied_w=standing.applied_w, metered_w=standing.metered_w, floor_w=standing.floor_w)
+        if isinstance(event, Ack) and event.applied_w is None and site.tallies.are_counted and event.feeder is not None:
+            standing = _standing(site, event.feeder)
+            if standing is not None:
+                event = replace(
+                    event, applied_w=standing.applied_w, metered_w=standing.metered_w, floor_w=standing.floor_w
+                )
         told.append(event)
     return told
