@@ -18,7 +18,8 @@ from curtaild.core.status import SiteStatus
 from curtaild.telemetry import HealthReport, Telemetry, TelemetryServer
 from curtaild.telemetry.status_json import to_json
 from curtaild_config import Endpoint
-from telemetry.sites import THE_SITE, THE_STATUS, status_at
+from curtaild_drivers.contract import RunState
+from telemetry.sites import THE_DEVICES, THE_SITE, THE_STATUS, status_at
 
 COMMAND = (sys.executable, "-c", "from curtaild.cli import main; main()", "status")
 WELL = HealthReport(config_loaded=True, cycles=7, cycle_age_s=0.4)
@@ -70,8 +71,17 @@ async def test_a_person_reads_link_limit_meter_feeders_and_the_devices_in_troubl
     assert container.startswith("  ")
     assert container.endswith("≤ 11.7 kW of 15 kW rating 4 devices"), "without a meter: what is reserved"
     assert site.count("█") == int(28 * 11.4 / 20), "the bar ends at the rating, 20 kW"
-    assert "! rig4: stale, unreachable; counted at 3.3 kW, last read 2 s ago" in out
+    assert "! rig4: stale, unreachable, says: fan 2 stands still; counted at 3.3 kW, last read 2 s ago" in out
     assert "1 actuation in flight" in out
+
+
+async def test_what_a_device_says_is_the_matter_is_shown_in_its_own_words_fit_for_a_terminal() -> None:
+    other, broken = THE_DEVICES[:2]
+    told = [other._replace(fault="another program sets\x1b[2J GPU 3"), broken._replace(state=RunState.FAULT)]
+    async with daemon(replace(THE_STATUS, devices=told)) as server:
+        _, out, _ = await _ask("--url", server.url)
+    assert "! rig1: says: another program sets\N{REPLACEMENT CHARACTER}[2J GPU 3; counted at 3.3 kW" in out
+    assert "! rig2: says it has a fault; counted at 3.3 kW" in out
 
 
 async def test_what_is_missing_or_stale_is_said_and_never_shown_as_zero() -> None:

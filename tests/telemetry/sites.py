@@ -92,7 +92,7 @@ THE_DEVICES = (
     device("rig1"),
     device("rig2"),
     device("rig3", RunState.ASLEEP),
-    device("rig4", RunState.UNKNOWN, Condition.STALE, Condition.UNREACHABLE),
+    device("rig4", RunState.UNKNOWN, Condition.STALE, Condition.UNREACHABLE)._replace(fault="fan 2 stands still"),
 )
 THE_STATUS = SiteStatus(
     at=1_000.0,

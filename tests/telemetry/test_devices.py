@@ -41,6 +41,15 @@ def test_a_device_in_trouble_shows_what_is_the_matter_and_no_power() -> None:
     assert metrics.get("device_condition", **where, condition="diverged") is None
 
 
+def test_a_device_that_says_that_something_is_the_matter_is_counted_by_its_words_and_by_its_state() -> None:
+    telemetry = Telemetry("1")
+    unheard = device("rig1")._replace(fault="another program sets the limit of GPU 3")
+    telemetry.update(replace(THE_STATUS, devices=[unheard, device("rig2", RunState.FAULT), device("rig3")]))
+    metrics = exposed(telemetry)
+    told = [metrics.get("device_fault", device=f"rig{number}", feeder="container1") for number in (1, 2, 3)]
+    assert told == [1, 1, None]
+
+
 def test_a_condition_told_twice_does_not_void_the_scrape() -> None:
     telemetry = Telemetry("1")
     twice = device("rig1", RunState.FAULT, Condition.DRIFTED, Condition.DRIFTED)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
+from curtaild.telemetry.labels import MOST_CHARACTERS
 from curtaild.telemetry.status_json import AT_ONCE, BadStatus, encode, from_json, to_json
 from telemetry.sites import THE_DEVICES, THE_SITE, THE_STATUS, fleet
 
@@ -32,7 +33,8 @@ def _any(kind: type[_T], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[_
 def _statuses() -> st.SearchStrategy[SiteStatus]:
     counts = st.integers(0, 10**6)
     feeders = _any(FeederStatus, ceiling=_limits, devices=counts)
-    devices = _any(DeviceStatus)
+    words = st.text(st.characters(categories=["L", "N"]), max_size=MOST_CHARACTERS)  # what is not printable is replaced
+    devices = _any(DeviceStatus, fault=st.none() | words)
     return _any(
         SiteStatus,
         actuations_in_flight=counts,

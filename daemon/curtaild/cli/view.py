@@ -14,6 +14,7 @@ from curtaild.core.limits import Limit
 from curtaild.core.link import FAILSAFE
 from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
 from curtaild.narrate import watts
+from curtaild.telemetry.labels import claim
 from curtaild_drivers.contract import FeederId, RunState, Watts
 
 BAR_WIDTH = 28
@@ -140,7 +141,13 @@ def devices(status: SiteStatus) -> Table:
 
 
 def _is_sick(device: DeviceStatus) -> bool:
-    return bool(device.conditions) or device.state is RunState.FAULT
+    return bool(device.conditions) or device.is_at_fault
+
+
+def _own_words(device: DeviceStatus) -> list[str]:
+    if device.fault is not None:
+        return [f"says: {claim(device.fault)}"]
+    return ["says it has a fault"] if device.is_at_fault else []
 
 
 def troubled(status: SiteStatus) -> list[Text]:
@@ -148,8 +155,9 @@ def troubled(status: SiteStatus) -> list[Text]:
     lines: list[Text] = []
     sick = [device for device in status.devices if _is_sick(device)]
     for device in sick[:MOST_TROUBLED]:
-        faulty = ["says it has a fault (--why tells which)"] if device.state is RunState.FAULT else []
-        reasons = ", ".join([*(condition.value.replace("_", " ") for condition in device.conditions), *faulty])
+        reasons = ", ".join(
+            [*(condition.value.replace("_", " ") for condition in device.conditions), *_own_words(device)]
+        )
         age_s = device.age_s(status.at)
         age = f", last read {age_s:.0f} s ago" if age_s is not None else ", never read"
         line = Text("! ", "bold red").append(device.id, "bold").append(f": {reasons}", "red")

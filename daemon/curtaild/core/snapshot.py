@@ -103,4 +103,5 @@ def _device(device: Device) -> DeviceStatus:
         device.drawn_at is None or Condition.STALE in conditions,
         device.drawn_at,
         tuple(sorted(conditions, key=attrgetter("value"))) if conditions else (),
+        reading.fault if reading is not None else None,
     )

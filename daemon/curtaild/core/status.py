@@ -38,7 +38,8 @@ class FeederStatus(NamedTuple):
 
 class DeviceStatus(NamedTuple):
     """`setpoint` is the key of the point the daemon wants, `confirmed` that of the last confirmed one. `drawn_at`: when
-    the last reading was asked that proved its draw, on the clock of `SiteStatus.at`."""
+    the last reading was asked that proved its draw, on the clock of `SiteStatus.at`. `fault`: what it says is the
+    matter with it, in its own words."""
 
     id: DeviceId
     feeder: FeederId
@@ -55,6 +56,12 @@ class DeviceStatus(NamedTuple):
     is_stale: bool
     drawn_at: Seconds | None
     conditions: tuple[Condition, ...]
+    fault: str | None = None
+
+    @property
+    def is_at_fault(self) -> bool:
+        """Whether it says that something is the matter with it, by its state or in words."""
+        return self.fault is not None or self.state is RunState.FAULT
 
     def age_s(self, at: Seconds) -> Seconds | None:
         """How old its last proof of a draw is; `None` before the first."""

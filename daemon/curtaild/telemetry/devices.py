@@ -73,6 +73,8 @@ class DeviceSection:
             yield from _in_parts(devices, labels, partial(_gauge_lines, metric.name, values))
         yield _header(metrics.DEVICE_CONDITION)
         yield from _in_parts(devices, labels, _condition_lines)
+        yield _header(metrics.DEVICE_FAULT)
+        yield from _in_parts(devices, labels, _fault_lines)
         yield _header(metrics.DEVICE_INFO)
         yield from _in_parts(devices, labels, partial(_info_lines, infos))
 
@@ -115,6 +117,11 @@ def _condition_lines(devices: Sequence[DeviceStatus], labels: Sequence[str]) -> 
         for part, device in zip(labels, devices, strict=True)
         for condition in dict.fromkeys(device.conditions)  # the same line twice would void the whole scrape
     ]
+
+
+def _fault_lines(devices: Sequence[DeviceStatus], labels: Sequence[str]) -> list[str]:
+    name = metrics.DEVICE_FAULT.name
+    return [f"{name}{part}}} 1\n" for part, device in zip(labels, devices, strict=True) if device.is_at_fault]
 
 
 def _info_lines(infos: Mapping[DeviceId, str], devices: Sequence[DeviceStatus], labels: Sequence[str]) -> list[str]:

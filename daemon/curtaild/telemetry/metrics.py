@@ -291,6 +291,12 @@ DEVICE_AGE = _gauge(
 DEVICE_CONDITION = _gauge(
     "device_condition", "1 while this is the matter with the device; absent otherwise.", "device", "feeder", "condition"
 )
+DEVICE_FAULT = _gauge(
+    "device_fault",
+    "1 while the device says itself that something is the matter with it; absent otherwise.",
+    "device",
+    "feeder",
+)
 
 DEVICE = (
     DEVICE_INFO,
@@ -304,6 +310,7 @@ DEVICE = (
     DEVICE_STALE,
     DEVICE_AGE,
     DEVICE_CONDITION,
+    DEVICE_FAULT,
 )
 
 # --- the daemon itself -------------------------------------------------------------------------------------------

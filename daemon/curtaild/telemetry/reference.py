@@ -106,6 +106,7 @@ STATUS_KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("drawn_at_s", "when its last reading was asked, on the clock of `at_s`; null before the first"),
             ("age_s", "age of its last reading; null before the first"),
             ("conditions", "what is the matter with it: list of words, empty if nothing"),
+            ("fault", "what it says itself is the matter with it; null if nothing"),
         ),
     ),
 )

@@ -16,6 +16,7 @@ from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.status import DeviceStatus, FeederStatus, SiteStatus
 from curtaild.courtesy import stand_aside
 from curtaild.grid.broker_link import BrokerState
+from curtaild.telemetry.labels import claim
 from curtaild_drivers.contract import DeviceId, FeederId, RunState, Seconds
 
 Json: TypeAlias = dict[str, Any]
@@ -145,6 +146,7 @@ def _device(device: DeviceStatus, at: Seconds) -> Json:
         "drawn_at_s": _finite(device.drawn_at),
         "age_s": _finite(device.age_s(at)),
         "conditions": [condition.value for condition in device.conditions],
+        "fault": None if device.fault is None else claim(device.fault),
     }
 
 
@@ -196,6 +198,7 @@ def _read_device(fields: _Fields) -> DeviceStatus:
         is_stale=fields.flag("is_stale"),
         drawn_at=fields.number_or_none("drawn_at_s"),
         conditions=tuple(fields.choices("conditions", Condition)),
+        fault=fields.text_or_none("fault"),
     )
 
 
