@@ -1,8 +1,9 @@
 """The core alone: what one `step` costs with 30,000 devices. No sockets, no loop, virtual time.
 
-Cold is the first cycle after every device was described and read; the shed is that of half the site at once; unchanged
-is the cycle of every second, with the second's share of readings and with nothing at all. Then a third of the devices,
-in racks of ten, get a limit for one rack after another. All of it is CPU time of one thread, which waits for nobody.
+Cold is the first cycle after every device was described and read; the shed is that of half the site at once, and before
+it the choice alone of whom it takes; unchanged is the cycle of every second, with the second's share of readings and with
+nothing at all. Then a third of the devices, in racks of ten, get a limit for one rack after another. All of it is CPU time
+of one thread, which waits for nobody.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from curtaild.core.allocation import (
     HeartbeatReceived,
     Issuer,
 )
+from curtaild.core.budget import free_room
 from curtaild.core.cycle import Command, absorb, step
 from curtaild.core.device import DeviceSpec
 from curtaild.core.events import ActuationStage
@@ -30,6 +32,7 @@ from curtaild.core.inputs import Answer, DeviceNews, Inputs
 from curtaild.core.limits import UNLIMITED, Limit
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
+from curtaild.core.shed import shed
 from curtaild.core.site import Site
 from curtaild_drivers.contract import (
     OFF,
@@ -181,6 +184,17 @@ def rack_row(count: int, times: int) -> Row:
     return Row(what, "s", statistics.median(took_s))
 
 
+def _choice_s(paper: PaperSite) -> Seconds:
+    """CPU s to choose who is shed so that the site draws half, without giving the commands; nothing is changed."""
+    room = free_room(paper.site, paper.now)
+    room.over_w[SITE] = 0.5 * paper.draw_w()
+    begin = time.thread_time()
+    moves, _ = shed(paper.site.roster.can_fall, paper.site.tree, room, paper.now)
+    took_s = time.thread_time() - begin
+    assert len(moves) > len(paper.names) // 3, "what shall draw half is a third of the devices at least"
+    return took_s
+
+
 def core_rows(count: int, unchanged: int) -> list[Row]:
     """Cold, unchanged (`unchanged` cycles of it) and a shed of half, at `count` devices."""
     paper = PaperSite(count)
@@ -195,10 +209,12 @@ def core_rows(count: int, unchanged: int) -> list[Row]:
     read_s = [paper.timed_step(paper.second(read=paper.polled()))[0] for _ in range(unchanged)]
     idle_s = [paper.timed_step(paper.second(read=[]))[0] for _ in range(unchanged)]
     paper.timed_step(paper.second(read=paper.names))
+    choice_s = _choice_s(paper)
     shed_s, commands = paper.timed_step(paper.second(paper.states(0.5 * paper.draw_w()), read=[]))
     what = f"core cycle, {count:,} devices"
     rows = [
         Row(f"{what}: all of them read", "s", cold_s, bar=COLD_BAR_S),
+        Row(f"dispatch alone, {count:,} devices: who is shed, of half of it", "s", choice_s, bar=COLD_BAR_S),
         Row(f"{what}: shed of half, {commands:,} commands", "s", shed_s, bar=COLD_BAR_S, memory_mib=peak_mib("self")),
         Row(
             f"{what}: unchanged, {count // POLL_S:,} readings",

@@ -101,7 +101,12 @@ def shed(
     sent, rules = shedding.targets, shedding.rules
     if room.coming:
         sent, rules = _shed_ahead(shedding, by_feeder, tree, room, now)
-    return [Move(device.spec.id, target, False, *rules[device]) for device, target in sent.items()], left_w
+    moves = [
+        Move(device.spec.id, target, False, rule, feeder)
+        for device, target in sent.items()
+        for rule, feeder in (rules[device],)
+    ]
+    return moves, left_w
 
 
 def _shed_ahead(
@@ -273,16 +278,18 @@ class _Cohorts:
         over_w = shedding.over_w[self._feeder]
         shared_w2 = shedding.edge_w2.get(self._feeder)
         freed: dict[FeederId, _Freed] = {}
-        counts: dict[FeederId, float] = {}
+        leaves: dict[FeederId, tuple[float, _Freed]] = {}
         taken: list[Device] = []
         for _, _, _, device, target in cohort:
             if over_w <= MILLIWATT:
                 break
             taken.append(device)
-            leaf = device.spec.feeder
-            counted = counts.get(leaf)
-            if counted is None:
-                counted = counts[leaf] = shedding.counts_at(self._feeder, leaf, tree)
+            feeder = device.spec.feeder
+            leaf = leaves.get(feeder)
+            if leaf is None:
+                freed[feeder] = _Freed()
+                leaf = leaves[feeder] = shedding.counts_at(self._feeder, feeder, tree), freed[feeder]
+            counted, gain = leaf
             present = targets.get(device)
             gain_w = device.upper_w(present) if present is not None else device.planned_w
             edge_w = device.share.edge_w if present is None else 0.0
@@ -291,10 +298,9 @@ class _Cohorts:
                 target = _no_further(device, present, target, over_w / counted)
                 left_w = device.upper_w(target)
             targets[device] = target
-            gain_w = max(0.0, gain_w - left_w)  # at boot some are planned with nothing yet: stopping them adds nothing
-            gain = freed.get(leaf)
-            if gain is None:
-                gain = freed[leaf] = _Freed()
+            gain_w -= left_w
+            if gain_w < 0.0:
+                gain_w = 0.0  # at boot some are planned with nothing yet: stopping them adds nothing
             gain.watts += gain_w
             over_w -= counted * gain_w
             if edge_w > 0.0:
