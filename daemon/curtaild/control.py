@@ -49,6 +49,8 @@ CLOCK_STEP_S = 1.0
 """A wall clock that moves so far against the monotonic one between two looks was set."""
 LEARNED_SHARE = 0.01
 """Of the devices in each second, when it is time to keep what was learned: all at once would stall the event loop."""
+FIRST_SHEDS = 32
+"""So many are handed over before all others, for each of a hundred that begin at once delays the first."""
 SHEDS_AT_ONCE = 1_000
 """So many are handed over before the first of them begin: some milliseconds."""
 _NEWS = (LinkChanged, LimitChanged, BreachChanged, DeficitChanged, Ack)
@@ -175,8 +177,8 @@ class ControlLoop:
         Raises wait for their intents to be durable."""
         sheds = [command for command in decision.commands if not command.is_raise]
         try:
-            if sheds:
-                await self._hand_over(sheds[:SHEDS_AT_ONCE])
+            for part in (sheds[:FIRST_SHEDS], sheds[FIRST_SHEDS:SHEDS_AT_ONCE]):
+                await self._hand_over(part)
         finally:
             self._note(decision.events)
         for first in range(SHEDS_AT_ONCE, len(sheds), SHEDS_AT_ONCE):
@@ -194,7 +196,8 @@ class ControlLoop:
     async def _hand_over(self, sheds: list[Command]) -> None:
         for command in sheds:
             self._send(command, None)
-        await asyncio.sleep(0)  # the writes begin
+        if sheds:
+            await asyncio.sleep(0)  # the writes begin
 
     def _send(self, command: Command, durable: asyncio.Future[None] | None) -> None:
         if self._actuator is not None:

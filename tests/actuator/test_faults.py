@@ -38,4 +38,4 @@ def test_what_comes_and_goes_fills_no_log_and_is_one_line(caplog: pytest.LogCapt
 def test_status_names_whoever_calls_itself_faulty() -> None:
     device = THE_STATUS.devices[0]._replace(conditions=(), state=RunState.FAULT)
     (line,) = troubled(replace(THE_STATUS, devices=[device]))
-    assert line.plain.startswith(f"! {device.id}: says it has a fault (--why tells which)")
+    assert line.plain.startswith(f"! {device.id}: says it has a fault; counted")
