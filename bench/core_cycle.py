@@ -1,9 +1,9 @@
 """The core alone: what one `step` costs with 30,000 devices. No sockets, no loop, virtual time.
 
 Cold is the first cycle after every device was described and read; the shed is that of half the site at once, and before
-it the choice alone of whom it takes; unchanged is the cycle of every second, with the second's share of readings and with
-nothing at all. Then a third of the devices, in racks of ten, get a limit for one rack after another. All of it is CPU time
-of one thread, which waits for nobody.
+it the choice alone of whom it takes; unchanged is the cycle of every second, with the second's share of readings and
+with nothing at all. Then a third of the devices, in racks of ten, get a limit for one rack after another. All of it is
+CPU time of one thread, which waits for nobody.
 """
 
 from __future__ import annotations
