@@ -191,7 +191,7 @@ class SiteUnderFire(RuleBasedStateMachine):
 
     @rule()
     def nothing_happens_for_long(self) -> None:
-        self._live(int(RESPONSE_S) + 30)
+        self._live(int(RESPONSE_S) + 60)
 
     def _live(self, seconds: int) -> None:
         steps["rules"] += 1
@@ -352,7 +352,7 @@ class SiteUnderFire(RuleBasedStateMachine):
 
 
 SiteUnderFire.TestCase.settings = settings(
-    max_examples=int(os.environ.get("CURTAILD_PROPERTY_EXAMPLES", "260")),
+    max_examples=int(os.environ.get("CURTAILD_PROPERTY_EXAMPLES", "320")),
     stateful_step_count=45,
     deadline=None,
     suppress_health_check=list(HealthCheck),
