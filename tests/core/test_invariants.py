@@ -33,10 +33,6 @@ where the first substitute lies as well."""
 NOISE = 0.02
 """Room for meter noise, sensor error of healthy units, and the margin of an unmetered feeder."""
 
-CLOSELY_S, NOW_AND_THEN = 20, 10
-"""After whatever happened every cycle is added up anew and compared for so long (s); then, while nothing happens, every
-tenth."""
-
 LASTING_LIES = (Fault.DRIFT_BACK, Fault.WAKES_OTHER_MODE)
 """Devices that rise by themselves later: no daemon can know before it happens."""
 
@@ -101,7 +97,6 @@ class SiteUnderFire(RuleBasedStateMachine):
         self.limits_w = dict.fromkeys((SITE, ROW_A, ROW_B), self.full_w)
         self.firm_w = dict.fromkeys((SITE, ROW_A, ROW_B), self.full_w)
         self.restarted_at: dict[DeviceId, Seconds] = {}
-        self.is_looked_at = True
         self.world.tick()
 
     # ---- what the world does ------------------------------------------------------------------
@@ -195,8 +190,7 @@ class SiteUnderFire(RuleBasedStateMachine):
 
     def _live(self, seconds: int) -> None:
         steps["rules"] += 1
-        for second in range(seconds):
-            self.is_looked_at = second < CLOSELY_S or second % NOW_AND_THEN == 0
+        for _ in range(seconds):
             self.world.tick()
             steps["cycles"] += 1
             self._note_disturbances()
@@ -225,9 +219,8 @@ class SiteUnderFire(RuleBasedStateMachine):
 
     def check_decision(self, decision: Decision) -> None:
         """Rules 1, 2, 3, 6: no raise unless everything reserved, with it counted, fits every feeder up to the root."""
-        if self.is_looked_at or decision.commands:
-            self._check_kept()
-        if self.is_looked_at and not decision.commands:
+        self._check_kept()
+        if not decision.commands:
             self._check_sums()
         for command in decision.commands:
             self._check_flex(command)
