@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from itertools import repeat
+from operator import attrgetter, sub
+from typing import NamedTuple, TypeAlias
 
 from curtaild.core import hull
-from curtaild.core.device import Device, Earning
+from curtaild.core.device import Device, Earning, Step, exact
 from curtaild.core.events import ActuationStage, Condition
 from curtaild.core.feeders import FeederTree
 from curtaild.core.market import step_down
@@ -22,8 +25,24 @@ from curtaild_drivers.contract import FeederId, OperatingPoint, Seconds, Watts
 
 UNREADABLE = frozenset({Condition.UNREACHABLE, Condition.AUTH_FAILED, Condition.BAD_REPLY, Condition.STALE})
 
+ROUGHLY = 1.1
+"""How far a guess of what can be freed may be too high."""
+
+_planned_w = attrgetter("planned_w")
+
 _Candidate: TypeAlias = tuple[bool, float, int, Device, OperatingPoint]
 """Within a cohort: past its min-on first, then who has slept least, then by place in the site file; and where to."""
+
+_OnLeaf: TypeAlias = tuple[FeederId, list[Device]]
+"""Devices that hang on a feeder itself: one at least."""
+
+
+class _Alike(NamedTuple):
+    """Devices that hang on one feeder itself and whose next step leads to the same point."""
+
+    leaf: FeederId
+    target: OperatingPoint
+    devices: list[Device]
 
 
 @dataclass(slots=True)
@@ -34,10 +53,15 @@ class _Freed:
     edge_w: Watts = 0.0
     edge_w2: float = 0.0
 
+    def give_up(self, edge_w: Watts) -> None:
+        self.edge_w += edge_w
+        self.edge_w2 += edge_w * edge_w
+
 
 @dataclass(slots=True)
 class _Shedding:
-    """The choice as far as it has come: where devices are to go, why, and what each feeder is still over by."""
+    """The choice as far as it has come: where devices are to go, what they are counted with there, why, and what each
+    feeder is still over by."""
 
     over_w: dict[FeederId, Watts]
     edge_w2: dict[FeederId, float]
@@ -45,6 +69,7 @@ class _Shedding:
     metered: Mapping[FeederId, float] = field(default_factory=dict)
     in_order: bool = False
     targets: dict[Device, OperatingPoint] = field(default_factory=dict)
+    left_w: dict[Device, Watts] = field(default_factory=dict)
     rules: dict[Device, tuple[str, FeederId]] = field(default_factory=dict)
 
     def count(self, freed: Mapping[FeederId, _Freed], tree: FeederTree) -> None:
@@ -70,7 +95,7 @@ class _Shedding:
 
     def onward(self, over_w: dict[FeederId, Watts]) -> _Shedding:
         """The same choice, of what else is over."""
-        return _Shedding(over_w, self.edge_w2, self.unmetered, self.metered, self.in_order, self.targets, self.rules)
+        return replace(self, over_w=over_w)
 
 
 def shed(
@@ -160,16 +185,20 @@ def _choose(
         if over_w[feeder] <= MILLIWATT:
             continue
         rule = f"{feeder} over by {over_w[feeder]:.0f} W{why}", feeder
-        trusted: list[Device] = []
-        silent: list[Device] = []
-        others: list[Device] = []
-        for member in tree.below[feeder]:
-            for device in by_feeder.get(member, ()):
+        trusted: list[_OnLeaf] = []
+        silent: list[_OnLeaf] = []
+        others: list[_OnLeaf] = []
+        for leaf in tree.below[feeder]:
+            of_leaf: tuple[list[Device], list[Device], list[Device]] = [], [], []
+            for device in by_feeder.get(leaf, ()):
                 if device.conditions:
                     if now >= device.fixed_until and not _awaits_read_back(device) and not _is_falling_unproven(device):
-                        (silent if device.is_merely_silent else others).append(device)
+                        of_leaf[1 if device.is_merely_silent else 2].append(device)
                 elif now >= device.fixed_until and (device.actuation is None or not _awaits_read_back(device)):
-                    trusted.append(device)
+                    of_leaf[0].append(device)
+            for pool, devices in zip((trusted, silent, others), of_leaf, strict=True):
+                if devices:
+                    pool.append((leaf, devices))
         taken = _Cohorts(shedding, trusted, feeder, now, is_firm).shed(tree)
         if over_w[feeder] > MILLIWATT:
             taken += _Cohorts(shedding, silent, feeder, now, is_firm).shed(tree)
@@ -198,89 +227,135 @@ class _Cohorts:
     """The candidates below one feeder, by what their next step earns."""
 
     def __init__(
-        self, shedding: _Shedding, pool: Sequence[Device], feeder: FeederId, now: Seconds, is_firm: bool
+        self, shedding: _Shedding, pool: Sequence[_OnLeaf], feeder: FeederId, now: Seconds, is_firm: bool
     ) -> None:
         self._shedding, self._feeder, self._now, self._is_firm = shedding, feeder, now, is_firm
         self._pool = pool
-        self._cohorts: dict[Earning, list[_Candidate]] = {}
+        self._cohorts: dict[Earning, list[_Alike]] = {}
         self._least: list[Earning] = []
 
     def shed(self, tree: FeederTree) -> list[Device]:
         """Take steps, the least earning first, until the feeder is no longer over; whose."""
-        over_w, taken = self._shedding.over_w, []
-        if self._are_all_needed(tree):
-            return self._take([(False, 0.0, 0, device, _lowest(device)) for device in self._pool], tree)
-        self._enlist(self._pool)
-        while self._least and over_w[self._feeder] > MILLIWATT:
-            earning = heapq.heappop(self._least)
-            cohort = self._cohorts.pop(earning)
-            cohort.sort()
-            now_taken = self._take(cohort, tree)
-            taken += now_taken
-            if over_w[self._feeder] > MILLIWATT:
-                if len(now_taken) < len(cohort):
-                    self._cohorts[earning] = cohort[len(now_taken) :]
-                    heapq.heappush(self._least, earning)
-                self._enlist(now_taken)
+        shedding, taken = self._shedding, list[Device]()
+        if self._may_all_be_needed() and self._take_whole(_stopped(self._pool), tree):
+            return [device for _, devices in self._pool for device in devices]
+        for leaf, devices in self._pool:
+            self._enlist(leaf, devices)
+        while self._least and shedding.over_w[self._feeder] > MILLIWATT:
+            cohort = self._cohorts.pop(heapq.heappop(self._least))
+            if not shedding.in_order and self._take_whole(cohort, tree):
+                for alike in cohort:
+                    taken += alike.devices
+                    self._enlist(alike.leaf, alike.devices)
+            else:
+                candidates = self._in_turn(cohort)
+                taken += self._take(candidates, tree)
+                if shedding.over_w[self._feeder] > MILLIWATT:
+                    for _, _, _, device, _ in candidates:
+                        self._enlist(device.spec.feeder, (device,))
         return taken
 
     def shed_uncounted(self) -> list[Device]:
         """Take every step that there is, and count on none; whose."""
-        targets, taken = self._shedding.targets, []
-        self._enlist(self._pool)
+        shedding, taken = self._shedding, list[Device]()
+        for leaf, devices in self._pool:
+            self._enlist(leaf, devices)
         while self._least:
-            cohort = self._cohorts.pop(heapq.heappop(self._least))
-            cohort.sort()
-            for _, _, _, device, target in cohort:
-                targets[device] = target
-            now_taken = [device for _, _, _, device, _ in cohort]
-            taken += now_taken
-            self._enlist(now_taken)
+            for _, _, _, device, target in self._in_turn(self._cohorts.pop(heapq.heappop(self._least))):
+                shedding.targets[device] = target
+                shedding.left_w[device] = device.upper_w(target)
+                taken.append(device)
+                self._enlist(device.spec.feeder, (device,))
         return taken
 
-    def _are_all_needed(self, tree: FeederTree) -> bool:
-        """Whether every step that there is would be taken: nobody then need ask in which order."""
-        shedding, left_w = self._shedding, self._shedding.over_w[self._feeder]
+    def _may_all_be_needed(self) -> bool:
+        """Whether it is worth adding up if every step that there is must be taken: nobody then need ask in which order.
+        A few devices tell."""
+        shedding, pool = self._shedding, self._pool
         if shedding.in_order:
             return False
-        counts = {leaf: shedding.counts_at(self._feeder, leaf, tree) for leaf in tree.below[self._feeder]}
-        for device in self._pool:
-            spec = device.spec
-            if spec.points is None or (spec.flex is not None and not self._is_firm) or device in shedding.targets:
-                return False
-            gain_w = max(0.0, device.planned_w - device.upper_w(spec.points.lowest))
-            left_w -= counts[spec.feeder] * gain_w + device.share.edge_w
-            if left_w <= 0.0:
-                return False
-        return True
+        freed_w = 0.0
+        for _, devices in pool:
+            device = devices[0]
+            points = device.spec.points
+            if points is not None:
+                freed_w += len(devices) * (device.planned_w - device.upper_w(points.lowest))
+        return freed_w < ROUGHLY * shedding.over_w[self._feeder] and not any(
+            device.spec.points is None or (device.spec.flex is not None and not self._is_firm)
+            for _, devices in pool
+            for device in devices
+        )
 
-    def _enlist(self, devices: Iterable[Device]) -> None:
-        """Put each device into the cohort of its next step."""
-        targets, cohorts, now, is_firm = self._shedding.targets, self._cohorts, self._now, self._is_firm
+    def _enlist(self, leaf: FeederId, devices: Iterable[Device]) -> None:
+        """Put devices on `leaf` into the cohorts of their next steps."""
+        targets = self._shedding.targets
+        alike: dict[int, tuple[Step, list[Device]]] = {}
         for device in devices:
             actuation = device.actuation
             present = targets.get(device) or (device.setpoint if actuation is None else actuation.target)
             step = step_down(device, present)
             if step is None:
                 continue
-            earning, target = step
-            if earning[0] and not is_firm:
-                continue  # at its flex
-            cohort = cohorts.get(earning)
+            found = alike.get(id(step))
+            if found is None:
+                alike[id(step)] = step, [device]
+            else:
+                found[1].append(device)
+        for (earning, target), members in alike.values():
+            if earning[0] and not self._is_firm:
+                continue  # at their flex
+            cohort = self._cohorts.get(earning)
             if cohort is None:
-                cohort = cohorts[earning] = []
+                cohort = self._cohorts[earning] = []
                 heapq.heappush(self._least, earning)
-            cohort.append((now - device.on_since < device.spec.min_on_s, device.slept_s, device.order, device, target))
+            cohort.append(_Alike(leaf, target, members))
 
-    def _take(self, cohort: list[_Candidate], tree: FeederTree) -> list[Device]:
-        """Take the cohort's steps one by one while the feeder is over, the last no further than it must; whose."""
+    def _in_turn(self, cohort: list[_Alike]) -> list[_Candidate]:
+        now = self._now
+        return sorted(
+            (now - device.on_since < device.spec.min_on_s, device.slept_s, device.order, device, alike.target)
+            for alike in cohort
+            for device in alike.devices
+        )
+
+    def _take_whole(self, cohort: list[_Alike], tree: FeederTree) -> bool:
+        """Take all of the cohort's steps at once if the feeder is sure to be over until the last of them; whether."""
+        shedding = self._shedding
+        enough_w = shedding.over_w[self._feeder] - MILLIWATT
+        counts: dict[FeederId, float] = {}
+        lefts_w: list[list[Watts]] = []
+        freed: defaultdict[FeederId, _Freed] = defaultdict(_Freed)
+        for leaf, target, devices in cohort:
+            counted = counts.get(leaf)
+            if counted is None:
+                counted = counts[leaf] = shedding.counts_at(self._feeder, leaf, tree)
+            key, nominal_w = target.key, exact(target.draw_w)
+            left_w = [device.upper_w(target) if key in device.learned else nominal_w for device in devices]
+            gains_w = list(map(sub, map(shedding.left_w.get, devices, map(_planned_w, devices)), left_w))
+            gain_w = sum(gains_w) if min(gains_w) >= 0.0 else sum(max(0.0, watts) for watts in gains_w)
+            enough_w -= counted * gain_w
+            if enough_w <= 0.0:
+                return False
+            freed[leaf].watts += gain_w
+            lefts_w.append(left_w)
+        for (leaf, target, devices), left_w in zip(cohort, lefts_w, strict=True):
+            for device in devices if shedding.edge_w2 else ():
+                if device.share.edge_w > 0.0 and device not in shedding.targets:
+                    freed[leaf].give_up(device.share.edge_w)
+            shedding.targets.update(zip(devices, repeat(target)))
+            shedding.left_w.update(zip(devices, left_w, strict=True))
+        shedding.count(freed, tree)
+        return True
+
+    def _take(self, candidates: list[_Candidate], tree: FeederTree) -> list[Device]:
+        """Take their steps one by one while the feeder is over, the last no further than it must; whose."""
         shedding, targets = self._shedding, self._shedding.targets
         over_w = shedding.over_w[self._feeder]
         shared_w2 = shedding.edge_w2.get(self._feeder)
         freed: dict[FeederId, _Freed] = {}
         leaves: dict[FeederId, tuple[float, _Freed]] = {}
         taken: list[Device] = []
-        for _, _, _, device, target in cohort:
+        for _, _, _, device, target in candidates:
             if over_w <= MILLIWATT:
                 break
             taken.append(device)
@@ -291,21 +366,21 @@ class _Cohorts:
                 leaf = leaves[feeder] = shedding.counts_at(self._feeder, feeder, tree), freed[feeder]
             counted, gain = leaf
             present = targets.get(device)
-            gain_w = device.upper_w(present) if present is not None else device.planned_w
+            gain_w = shedding.left_w[device] if present is not None else device.planned_w
             edge_w = device.share.edge_w if present is None else 0.0
             left_w = device.upper_w(target)
             if counted * (gain_w - left_w) > over_w and (present := present or device.headed_for()) is not None:
                 target = _no_further(device, present, target, over_w / counted)
                 left_w = device.upper_w(target)
             targets[device] = target
+            shedding.left_w[device] = left_w
             gain_w -= left_w
             if gain_w < 0.0:
                 gain_w = 0.0  # at boot some are planned with nothing yet: stopping them adds nothing
             gain.watts += gain_w
             over_w -= counted * gain_w
             if edge_w > 0.0:
-                gain.edge_w += edge_w
-                gain.edge_w2 += edge_w * edge_w
+                gain.give_up(edge_w)
                 if shared_w2 is not None:
                     left_w2 = max(0.0, shared_w2 - edge_w * edge_w)
                     over_w += edge_w - math.sqrt(shared_w2) + math.sqrt(left_w2)
@@ -314,9 +389,20 @@ class _Cohorts:
         return taken
 
 
-def _lowest(device: Device) -> OperatingPoint:
-    assert device.spec.points is not None, "only devices that offer points are shed"
-    return device.spec.points.lowest
+def _stopped(pool: Iterable[_OnLeaf]) -> list[_Alike]:
+    """All of them, at their lowest points."""
+    stopped: list[_Alike] = []
+    for leaf, devices in pool:
+        alike: dict[int, _Alike] = {}
+        for device in devices:
+            points = device.spec.points
+            assert points is not None, "only devices that offer points are shed"
+            found = alike.get(id(points))
+            if found is None:
+                found = alike[id(points)] = _Alike(leaf, points.lowest, [])
+            found.devices.append(device)
+        stopped += alike.values()
+    return stopped
 
 
 def _no_further(device: Device, present: OperatingPoint, lower: OperatingPoint, over_w: Watts) -> OperatingPoint:
