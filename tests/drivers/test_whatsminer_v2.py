@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -310,3 +311,17 @@ async def test_identity() -> None:
     async with running(Miner(), firmware="whatsminer-v2") as device:
         identity = await device.identify()
     assert identity == Identity("WhatsMiner", "M50_VH30", "whatsminer-v2", "20230803.11.REL", "", 3306.0)
+
+
+def test_a_farms_tokens_are_renewed_one_by_one_and_leave_no_garbage() -> None:
+    handed_out = {"time": "7130", "salt": "BQ5hoXV9", "newsalt": "jbzkfQls"}
+    Token.made_from(handed_out, "admin")
+    gc.collect()
+    gc.disable()
+    try:
+        tokens = [Token.made_from(handed_out, "admin") for _ in range(20)]
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    ahead_s = [token.good_until - token.renew_at for token in tokens]
+    assert 300.0 <= min(ahead_s) < max(ahead_s) <= 840.0

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import re
 import time
 from collections.abc import Coroutine
@@ -77,6 +78,8 @@ _AFTER_RAMP_S: Seconds = 20.0
 _LONGEST_RAMP_S = 3_600
 _TOKEN_LASTS_S: Seconds = 3_540.0
 """An hour, less a minute."""
+_TOKEN_USED = 0.8, 1.0
+"""For how much of that: some share between these, lest the devices of a farm all need the next in the same second."""
 
 _LOGIN = "/braiins.bos.v1.AuthenticationService/Login"
 _STATS = "/braiins.bos.v1.MinerService/GetMinerStats"
@@ -301,7 +304,7 @@ class Braiins:
             if self._token is None or self._token == stale:
                 self._token = None
                 self._token, lasts_s = await self._new_token(until)
-                self._token_good_until = time.monotonic() + lasts_s
+                self._token_good_until = time.monotonic() + lasts_s * random.uniform(*_TOKEN_USED)
             return self._token
         finally:
             self._logging_in.release()

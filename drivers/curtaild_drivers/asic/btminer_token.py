@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import json
+import random
 import time
 from dataclasses import dataclass, field
 
@@ -19,15 +20,20 @@ from curtaild_drivers.contract import BadReply, Seconds
 
 _LIFETIME_S: Seconds = 28 * 60.0
 """The device forgets a token after 30 min; this leaves room for a command to arrive."""
+_RENEWED_BEFORE_S: tuple[Seconds, Seconds] = (300.0, 840.0)
+"""At some moment between these a token is renewed while the old one would still do: the devices of a farm were all
+given theirs when the daemon started, and would all need the next in the same seconds. Three at most are alive at once.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What signs and what encrypts a command to one device, and until when."""
+    """What signs and what encrypts a command to one device, until when, and from when on it had better be renewed."""
 
     signature: str = field(repr=False)
     key: bytes = field(repr=False)
     good_until: Seconds
+    renew_at: Seconds
 
     @classmethod
     def made_from(cls, handed_out: object, password: str) -> Token:
@@ -42,11 +48,13 @@ class Token:
         except (ValueError, TypeError):
             raise BadReply("get_token: not a salt that md5-crypt takes") from None
         key = hashlib.sha256(passphrase.encode()).digest()
-        return cls(signature, key, time.monotonic() + _LIFETIME_S)
+        good_until = time.monotonic() + _LIFETIME_S
+        return cls(signature, key, good_until, good_until - random.uniform(*_RENEWED_BEFORE_S))
 
-    def lasts(self, seconds: Seconds) -> bool:
-        """Whether the device will still know it then."""
-        return time.monotonic() + seconds < self.good_until
+    @property
+    def is_good(self) -> bool:
+        """Whether the device still knows it."""
+        return time.monotonic() < self.good_until
 
     def sealed(self, command: str, **parameters: str) -> Reply:
         """The command as it goes over the wire."""
@@ -70,5 +78,6 @@ class Token:
 
 
 def _md5_crypt(word: str, salt: str) -> str:
-    """The hash alone, without "$1$salt$"."""
-    return str(md5_crypt.using(salt=salt).hash(word)).rpartition("$")[2]
+    """The hash alone, without "$1$salt$". `using(salt=…)` would make a class for each salt, which only a search for
+    garbage frees: thousands in the seconds in which a farm's tokens are renewed."""
+    return str(md5_crypt.genhash(word, f"$1${salt}$")).rpartition("$")[2]

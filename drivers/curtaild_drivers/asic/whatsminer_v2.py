@@ -63,8 +63,6 @@ _GOT_TOKEN, _PERMISSION_DENIED, _NO_MORE_TOKENS = 134, 45, 136
 _NOT_UNDERSTOOD = {23, 135, 137}
 """invalid JSON, token check, base64: what a command under a stale token or from a wrong password is answered with."""
 
-_RENEW_BEFORE_S: Seconds = 300.0
-
 
 class WhatsminerV2(Whatsminer):
     """One Whatsminer that speaks API v2."""
@@ -150,7 +148,7 @@ class WhatsminerV2(Whatsminer):
         self._writes += 1
         self._asked_at = float("-inf")
         token, is_fresh = self._token, False
-        if token is None or not token.lasts(0.0):
+        if token is None or not token.is_good:
             token, is_fresh = await self._login(until), True
         ok, code, words = await self._send(token, command, parameters, until)
         if not ok and code in _NOT_UNDERSTOOD and not is_fresh:
@@ -184,7 +182,7 @@ class WhatsminerV2(Whatsminer):
     async def _warm_up(self, until: Seconds) -> None:
         """Keeps a token in hand, so that a shed is one command and not two and two md5-crypts (0.7 ms of CPU each
         device). A device that gives none is left alone for a while."""
-        has_one = self._token is not None and self._token.lasts(_RENEW_BEFORE_S)
+        has_one = self._token is not None and time.monotonic() < self._token.renew_at
         if has_one or time.monotonic() < self._login_again_at:
             return
         self._login_again_at = time.monotonic() + self._access.settings.recheck_s
