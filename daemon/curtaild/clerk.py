@@ -94,16 +94,16 @@ class Clerk:
         for event in events:
             if isinstance(event, ActuationChanged):
                 self._follow(event, documents)
-        durable = self._store.commit([record_of(event, self._clock) for event in events], documents)
         answers = [event for event in events if isinstance(event, Ack | BreachChanged)]
-        if answers:
-            durable.add_done_callback(partial(self._tell_all, answers))
+        self._store.commit(
+            [record_of(event, self._clock) for event in events],
+            documents,
+            then=partial(self._tell_all, answers) if answers else None,
+        )
         self._telemetry.observe(events)
         narrate(events)
 
-    def _tell_all(self, answers: list[Ack | BreachChanged], durable: asyncio.Future[None]) -> None:
-        if durable.cancelled() or durable.exception() is not None:
-            return
+    def _tell_all(self, answers: list[Ack | BreachChanged]) -> None:
         for answer in answers:
             self._tell(answer)
 

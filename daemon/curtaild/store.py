@@ -13,7 +13,7 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,15 +135,18 @@ class Store:
                 head=self._head,
             )
 
-    def commit(self, records: Sequence[Record], documents: Documents | None = None) -> asyncio.Future[None]:
+    def commit(
+        self, records: Sequence[Record], documents: Documents | None = None, then: Callable[[], None] | None = None
+    ) -> asyncio.Future[None]:
         """Queue records and documents (`None` deletes one) for one transaction, after all queued before.
 
         Never waits, never raises. The future is done once they are on the disk; it fails with `StoreOverflow` or
         `StoreClosed` if they will not be, and with `ValueError` if JSON cannot say them. An empty commit is done when
-        all before it are. Nobody has to await it.
+        all before it are. Nobody has to await it. `then` is called on the event loop once they are on the disk, a turn
+        of the loop earlier than whoever awaits the future.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        commit = Commit(tuple(records), dict(documents or {}), done)
+        commit = Commit(tuple(records), dict(documents or {}), done, then)
         with self._changed:
             if not self._is_open:
                 _settle([done], StoreClosed(f"{self._file.path} is closed"))
@@ -349,11 +352,22 @@ def _call_in_loop(future: asyncio.Future[Any], outcome: object) -> None:
 
 
 def _finish(commits: Iterable[Commit], outcome: Exception | None) -> None:
-    """Settle the commits' futures from any thread, with one call per loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    """Settle the commits from any thread, with one call per loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Commit]] = {}
     for commit in commits:
         if commit.done is not None:
-            by_loop.setdefault(commit.done.get_loop(), []).append(commit.done)
-    for loop, futures in by_loop.items():
+            by_loop.setdefault(commit.done.get_loop(), []).append(commit)
+    for loop, settled in by_loop.items():
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_settle, futures, outcome)
+            loop.call_soon_threadsafe(_settle_commits, settled, outcome)
+
+
+def _settle_commits(commits: Iterable[Commit], outcome: Exception | None) -> None:
+    for commit in commits:
+        if commit.done is not None:
+            _settle([commit.done], outcome)
+        if commit.then is not None and outcome is None:
+            try:
+                commit.then()
+            except Exception:
+                log.exception("what was to follow a commit failed; the commit itself is on the disk")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from curtaild.clock import UnixSeconds
@@ -18,11 +18,12 @@ from curtaild.store_file import Documents
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one call asked to make durable in one transaction."""
+    """What one call asked to make durable in one transaction; `then` is called once it is."""
 
     records: Sequence[Record]
     documents: Documents
     done: asyncio.Future[None] | None = None
+    then: Callable[[], None] | None = None
 
     @property
     def size(self) -> int:

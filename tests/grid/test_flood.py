@@ -57,14 +57,58 @@ async def test_the_inbox_ignores_foreign_topics_and_wakes_its_reader_for_ours() 
         assert (await reading).payload == b"ours"
 
 
+def test_a_message_that_waits_for_none_is_taken_at_once_and_none_overtakes_another() -> None:
+    taken: list[bytes] = []
+    is_willing = True
+
+    def take(offered: aiomqtt.Message) -> bool:
+        if is_willing:
+            taken.append(offered.payload)
+        return is_willing
+
+    inbox = Inbox({"a": Shelf(2, 100)}, take)
+    inbox.put_nowait(message("a", b"1"))
+    assert taken == [b"1"]
+    assert inbox.empty()
+    is_willing = False
+    for number in (2, 3, 4):
+        inbox.put_nowait(message("a", b"%d" % number))
+    is_willing = True
+    assert inbox.get_nowait().payload == b"3", "the oldest of a full shelf gave way"
+    assert inbox.get_nowait().payload == b"4"
+    inbox.was_read()
+    inbox.put_nowait(message("a", b"5"))
+    assert taken == [b"1"], "the fourth is still in its reader's hand"
+    inbox.was_read()
+    assert inbox.get_nowait().payload == b"5"
+    inbox.was_read()
+    inbox.put_nowait(message("a", b"6"))
+    assert taken == [b"1", b"6"]
+    assert inbox.empty()
+    assert inbox.arrived_total == 6
+
+
+def test_a_message_that_could_not_be_taken_at_once_waits_for_its_reader() -> None:
+    def take(_: aiomqtt.Message) -> bool:
+        raise RuntimeError("a fault of ours")
+
+    inbox = Inbox({"a": Shelf(1, 100)}, take)
+    inbox.put_nowait(message("a", b"1"))
+    assert inbox.get_nowait().payload == b"1"
+
+
 def test_the_work_budget_lets_bursts_pass_and_keeps_its_share() -> None:
     budget = WorkBudget(share=0.2, burst_s=0.05)
     assert budget.pause_after(0.04, now=1_000.0) == 0.0
+    assert not budget.is_spent(now=1_000.0)
     now, worked = 1_000.0, 0.04
     for _ in range(1_000):
         now, worked = now + 0.01, worked + 0.01
         now += budget.pause_after(0.01, now)
     assert worked / (now - 1_000.0) == pytest.approx(0.2, rel=0.05)
+    budget.pause_after(0.01, now)
+    assert budget.is_spent(now)
+    assert not budget.is_spent(now + 1)
     assert budget.pause_after(0.04, now + 60) == 0.0
 
 

@@ -79,6 +79,18 @@ async def test_commits_queue_without_waiting_and_are_written_in_groups(store: St
     assert health.last_commit_s is not None
 
 
+async def test_what_follows_a_commit_finds_it_on_the_disk_and_harms_no_other(store: Store, path: Path) -> None:
+    followed: list[bool] = []
+
+    def fails() -> None:
+        raise RuntimeError("a fault of ours")
+
+    first = store.commit([numbered(1)], then=fails)
+    second = store.commit([numbered(2)], then=lambda: followed.append(len(ledger(path)) == 2))
+    await asyncio.gather(first, second)
+    assert followed == [True]
+
+
 async def test_health_names_the_head_that_verifies(store: Store, path: Path) -> None:
     await store.commit([numbered(1), numbered(2)])
     assert verify(path, witness=store.health.head).head == store.health.head

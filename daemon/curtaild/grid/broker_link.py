@@ -87,6 +87,7 @@ class BrokerLink:
         self._deliver = deliver
         self._outbox = Outbox()
         self._has_outgoing = asyncio.Event()
+        self._budget = WorkBudget(READING_SHARE, READING_BURST_S)
         self._echo_topic = dialect.echo_topic
 
         self._connected = False
@@ -143,7 +144,7 @@ class BrokerLink:
             self._note_connected()
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._read(client))
+                    tasks.create_task(self._read(client, inbox))
                     tasks.create_task(self._write(client))
                     tasks.create_task(self._watch(client, inbox))
             except ExceptionGroup as errors:
@@ -164,7 +165,8 @@ class BrokerLink:
             {
                 topic: Shelf(wanted.messages, wanted.max_payload_bytes)
                 for topic, wanted in self._dialect.subscriptions.items()
-            }
+            },
+            self._take_at_once,
         )
         return self._inbox
 
@@ -176,16 +178,25 @@ class BrokerLink:
 
     # ---- reading ------------------------------------------------------------------------------
 
-    async def _read(self, client: aiomqtt.Client) -> None:
+    async def _read(self, client: aiomqtt.Client, inbox: Inbox) -> None:
         """Reading gets a share of the event loop, not all of it: what a flood brings beyond it, the inbox sorts out."""
-        budget = WorkBudget(READING_SHARE, READING_BURST_S)
         async for message in client.messages:
-            begun_s = thread_time()  # of the processor: what others take of it is no work of ours
-            self._take(message)
-            work_s = thread_time() - begun_s
-            pause_s = budget.pause_after(work_s, perf_counter())
+            pause_s = self._take_timed(message)
+            inbox.was_read()
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
+
+    def _take_at_once(self, message: aiomqtt.Message) -> bool:
+        if self._budget.is_spent(perf_counter()):
+            return False
+        self._take_timed(message)
+        return True
+
+    def _take_timed(self, message: aiomqtt.Message) -> Seconds:
+        """How long to pause before the next."""
+        begun_s = thread_time()  # of the processor: what others take of it is no work of ours
+        self._take(message)
+        return self._budget.pause_after(thread_time() - begun_s, perf_counter())
 
     def _take(self, message: aiomqtt.Message) -> None:
         topic, payload = message.topic.value, message.payload
