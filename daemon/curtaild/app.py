@@ -47,9 +47,9 @@ into looking for those. A look takes a tenth of a second with 10,000 devices how
 that replaced what was there before is new as well; so it is left for a time of rest, unless there never is one."""
 LOOK_AFTER = 50_000
 """So many new objects are worth a look at rest: some hours of heartbeats, or a shed."""
-SWITCH_INTERVAL_S = 0.001
-"""The store's thread takes the interpreter for some microseconds at a time, once for each statement: with Python's own
-5 ms it waits so long for each of them while the core thinks."""
+SWITCH_INTERVAL_S = 0.0002
+"""The store's thread takes the interpreter for some microseconds at a time, a dozen times for each transaction: with
+Python's own 5 ms it waits so long for each of them while the core thinks."""
 STATUS_EVERY_S = 5.0
 PRUNE_EVERY_S = 6 * 3600.0
 TRY_AGAIN_S = 1.0

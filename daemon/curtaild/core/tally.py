@@ -97,7 +97,7 @@ class _Sight(NamedTuple):
     def is_less_than(self, before: _Sight) -> bool:
         """A meter came or was lost: another now looks at the devices, and it has seen other things."""
         if self.until is None or before.until is None:
-            return self != before
+            return self.until is not before.until or self.sampled_at < before.sampled_at
         return self.until < before.until or self.sampled_at < before.sampled_at
 
 

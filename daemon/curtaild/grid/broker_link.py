@@ -7,6 +7,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter, thread_time
 
@@ -17,7 +18,16 @@ from curtaild.core.allocation import GridMessage, MessageRejected, RejectCode
 from curtaild.grid.dialect import Dialect, Publication, Received
 from curtaild.grid.outbox import Outbox
 from curtaild_drivers.broker.inbox import Inbox, Shelf, WorkBudget
-from curtaild_drivers.broker.mqtt import Access, ConnectionFailed, Obstacle, connection, lost, publish, subscribe
+from curtaild_drivers.broker.mqtt import (
+    Access,
+    Client,
+    ConnectionFailed,
+    Obstacle,
+    connection,
+    lost,
+    publish,
+    subscribe,
+)
 from curtaild_drivers.contract import Seconds
 
 log = logging.getLogger("curtaild.grid")
@@ -88,6 +98,8 @@ class BrokerLink:
         self._outbox = Outbox()
         self._has_outgoing = asyncio.Event()
         self._budget = WorkBudget(READING_SHARE, READING_BURST_S)
+        self._writing_to: Client | None = None
+        self._under_way: tuple[Publication, asyncio.Event] | None = None
         self._echo_topic = dialect.echo_topic
 
         self._connected = False
@@ -118,8 +130,11 @@ class BrokerLink:
         )
 
     def publish(self, publication: Publication) -> None:
-        """Send it as soon as the broker is there."""
+        """Send it as soon as the broker is there: now, if nothing else is under way to it."""
         self._outbox.add(publication)
+        if self._writing_to is not None:
+            with suppress(ConnectionFailed):  # the writer meets it too
+                self._begin_next(self._writing_to)
         self._has_outgoing.set()
 
     async def run(self) -> None:
@@ -170,7 +185,7 @@ class BrokerLink:
         )
         return self._inbox
 
-    async def _subscribe_state(self, client: aiomqtt.Client) -> None:
+    async def _subscribe_state(self, client: Client) -> None:
         """The broker answers with its retained copies, which are the newest there are."""
         states = [(topic, wanted.qos) for topic, wanted in self._dialect.subscriptions.items() if wanted.is_state]
         if states:
@@ -178,7 +193,7 @@ class BrokerLink:
 
     # ---- reading ------------------------------------------------------------------------------
 
-    async def _read(self, client: aiomqtt.Client, inbox: Inbox) -> None:
+    async def _read(self, client: Client, inbox: Inbox) -> None:
         """Reading gets a share of the event loop, not all of it: what a flood brings beyond it, the inbox sorts out."""
         async for message in client.messages:
             pause_s = self._take_timed(message)
@@ -211,34 +226,47 @@ class BrokerLink:
 
     # ---- writing ------------------------------------------------------------------------------
 
-    async def _write(self, client: aiomqtt.Client) -> None:
+    async def _write(self, client: Client) -> None:
+        self._under_way = None
         self._outbox.repeat_states()
-        while True:
-            await self._flush(client)
-            await self._has_outgoing.wait()
+        self._writing_to = client
+        try:
+            while True:
+                await self._flush(client)
+                await self._has_outgoing.wait()
+        finally:
+            self._writing_to = None
 
-    async def _flush(self, client: aiomqtt.Client) -> None:
+    async def _flush(self, client: Client) -> None:
         """Hand over all that waits, one after the other: so order holds, and paho's own unbounded queue stays empty."""
-        while (publication := self._outbox.next) is not None:
-            if publication.topic == self._echo_topic and self._echo_expected is None:
-                self._echo_expected = publication.payload
-                self._echo_due_at = self._clock.monotonic() + ECHO_TIMEOUT_S
-            await self._send(client, publication)
+        while True:
+            self._begin_next(client)
+            if self._under_way is None:
+                break
+            publication, acknowledged = self._under_way
+            await client.acknowledged(acknowledged)
+            self._under_way = None
             self._outbox.handed_over(publication)
         self._has_outgoing.clear()
 
-    @staticmethod
-    async def _send(client: aiomqtt.Client, publication: Publication) -> None:
-        qos, retain = publication.qos, publication.retain
-        await publish(client, publication.topic, publication.payload, qos=qos, retain=retain)
+    def _begin_next(self, client: Client) -> None:
+        """Send what is next, unless the broker has yet to acknowledge the one before. Raises `ConnectionFailed`."""
+        publication = self._outbox.next
+        if publication is None or self._under_way is not None:
+            return
+        if publication.topic == self._echo_topic and self._echo_expected is None:
+            self._echo_expected = publication.payload
+            self._echo_due_at = self._clock.monotonic() + ECHO_TIMEOUT_S
+        topic, payload, qos, retain = publication.topic, publication.payload, publication.qos, publication.retain
+        self._under_way = publication, client.begin_publish(topic, payload, qos=qos, retain=retain)
 
-    async def _say_goodbye(self, client: aiomqtt.Client) -> None:
+    async def _say_goodbye(self, client: Client) -> None:
         """Stopped on purpose: answer what is open, then say offline ourselves; else the last will says it."""
         try:
             async with asyncio.timeout(GOODBYE_TIMEOUT_S):
                 await self._flush(client)
-                for publication in self._dialect.goodbye():
-                    await self._send(client, publication)
+                for word in self._dialect.goodbye():
+                    await publish(client, word.topic, word.payload, qos=word.qos, retain=word.retain)
         except (ConnectionFailed, TimeoutError) as error:
             log.warning(
                 "grid link to %s: could not say goodbye: %s", self._access.url, str(error) or "no answer in time"
@@ -246,7 +274,7 @@ class BrokerLink:
 
     # ---- watching -----------------------------------------------------------------------------
 
-    async def _watch(self, client: aiomqtt.Client, inbox: Inbox) -> None:
+    async def _watch(self, client: Client, inbox: Inbox) -> None:
         """Now and then: is our status coming back, is a flood over, was our clock set?
 
         A flood makes the *broker* drop the newest messages for us, unseen. So once it is over, ask for the retained

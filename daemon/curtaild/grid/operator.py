@@ -22,7 +22,7 @@ from curtaild.core.allocation import Urgency
 from curtaild.grid.keys import Signer
 from curtaild.grid.native import GridAllocation, Topics, encode_allocation, encode_heartbeat, encode_schedule, signed
 from curtaild_drivers.broker.inbox import Inbox, Shelf
-from curtaild_drivers.broker.mqtt import Access, ConnectionFailed, connection, lost, publish, subscribe
+from curtaild_drivers.broker.mqtt import Access, Client, ConnectionFailed, connection, lost, publish, subscribe
 from curtaild_drivers.contract import Seconds, Watts
 
 MAX_UNREAD = 10_000
@@ -63,7 +63,7 @@ class Operator:
         self._breaches: asyncio.Queue[Answer] = asyncio.Queue(MAX_UNREAD)
         self._statuses: asyncio.Queue[Answer] = asyncio.Queue(1)
         self._stack = AsyncExitStack()
-        self._client: aiomqtt.Client
+        self._client: Client
         self._reading: asyncio.Task[ConnectionFailed]
 
     async def __aenter__(self) -> Self:

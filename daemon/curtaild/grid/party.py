@@ -13,7 +13,7 @@ import aiomqtt
 
 from curtaild.grid.dialect import Publication
 from curtaild_drivers.broker.inbox import Inbox, Shelf
-from curtaild_drivers.broker.mqtt import Access, connection, lost, publish, subscribe
+from curtaild_drivers.broker.mqtt import Access, Client, connection, lost, publish, subscribe
 
 MAX_UNREAD = 1_000
 MAX_BYTES = 1024 * 1024
@@ -22,7 +22,7 @@ MAX_BYTES = 1024 * 1024
 class Party:
     """At the broker. Everything raises `ConnectionFailed` once the line is down, and only then."""
 
-    def __init__(self, client: aiomqtt.Client) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
 
     async def say(self, publication: Publication) -> None:

@@ -76,9 +76,13 @@ class Access:
         return f"{'mqtts' if self.is_tls else 'mqtt'}://{host}:{self.port}"
 
 
-class _Client(aiomqtt.Client):
-    """aiomqtt leaves it to the loop's next turn to watch a socket for room to write. When the broker has hung up by
-    then, and a flood gives it the time, the loop would tell of a bad descriptor; the end is told of as it is anyway."""
+class Client(aiomqtt.Client):
+    """Writes at once what there is to write, where the socket takes it.
+
+    aiomqtt waits for the event loop to say that there is room: two turns of it, in which a busy loop does much else. It
+    also leaves it to the next turn to watch for room. When the broker has hung up by then, and a flood gives it the
+    time, the loop would tell of a bad descriptor; the end is told of as it is anyway.
+    """
 
     def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
         def write() -> None:
@@ -92,15 +96,39 @@ class _Client(aiomqtt.Client):
             with suppress(OSError, ValueError):
                 self._loop.add_writer(sock.fileno(), write)
 
+        if _runs_here(self._loop):  # not so while a thread of its own connects
+            write()
+            if not client.want_write():
+                return
         self._loop.call_soon_threadsafe(watch)
+
+    def begin_publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> asyncio.Event:
+        """Hand it to the socket now; the event is set once the broker has acknowledged it (QoS 1), or it is on its way
+        (QoS 0). Raises `ConnectionFailed`."""
+        told = self._client.publish(topic, payload, qos, retain)
+        if told.rc != paho.MQTT_ERR_SUCCESS:
+            raise lost(aiomqtt.MqttCodeError(told.rc, "Could not publish message"))
+        acknowledged = asyncio.Event()
+        if told.is_published():
+            acknowledged.set()
+        else:
+            self._pending_publishes[told.mid] = acknowledged
+        return acknowledged
+
+    async def acknowledged(self, publish: asyncio.Event) -> None:
+        """Until what `begin_publish` gave is set. Raises `ConnectionFailed`."""
+        try:
+            await heeding_cancellation(self._wait_for(publish.wait(), timeout=None))
+        except aiomqtt.MqttError as error:
+            raise lost(error) from None
 
 
 @asynccontextmanager
-async def connection(access: Access, inbox: Inbox, will: aiomqtt.Will | None = None) -> AsyncIterator[aiomqtt.Client]:
+async def connection(access: Access, inbox: Inbox, will: aiomqtt.Will | None = None) -> AsyncIterator[Client]:
     """A connected client whose messages go to `inbox`. Raises `ConnectionFailed`."""
     tls = await asyncio.to_thread(_tls_context, access) if access.is_tls else None
     await _knock(access, tls)
-    client = _Client(
+    client = Client(
         access.host,
         access.port,
         username=access.username,
@@ -137,15 +165,12 @@ async def subscribe(client: aiomqtt.Client, topics: Sequence[tuple[str, int]], a
         raise ConnectionFailed(Obstacle.SETUP, reason)
 
 
-async def publish(client: aiomqtt.Client, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+async def publish(client: Client, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
     """Returns once the broker has acknowledged (QoS 1), or the bytes are on their way (QoS 0).
 
     What is acknowledged may yet be swallowed by the broker's access list. Raises `ConnectionFailed`.
     """
-    try:
-        await heeding_cancellation(client.publish(topic, payload, qos=qos, retain=retain))
-    except aiomqtt.MqttError as error:
-        raise lost(error) from None
+    await client.acknowledged(client.begin_publish(topic, payload, qos=qos, retain=retain))
 
 
 async def heeding_cancellation(work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -316,6 +341,13 @@ async def _leave(client: aiomqtt.Client) -> None:
         ended = client._disconnected  # the only place where aiomqtt keeps it
         if ended.done() and not ended.cancelled():
             ended.exception()  # marks it as seen: asyncio would log it a second time as "never retrieved"
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def _is_failure(code: int | ReasonCode) -> bool:

@@ -19,6 +19,7 @@ import aiomqtt
 from curtaild_drivers.broker.inbox import Inbox, Shelf, WorkBudget
 from curtaild_drivers.broker.mqtt import (
     Access,
+    Client,
     ConnectionFailed,
     Obstacle,
     connection,
@@ -55,7 +56,7 @@ class Line:
         self._hearers: WeakSet[Hearer] = WeakSet()
         self._opening = asyncio.Lock()
         self._session: asyncio.Task[None] | None = None
-        self._client: aiomqtt.Client | None = None
+        self._client: Client | None = None
         self._heard: WeakSet[Hearer] = WeakSet()
         self._trouble: DriverError | None = None
         self._not_before: Seconds = 0.0
@@ -131,7 +132,7 @@ class Line:
                 hearer.line_is_down(trouble)
 
     @staticmethod
-    async def _read(client: aiomqtt.Client, by_topic: Mapping[str, Sequence[Hearer]]) -> None:
+    async def _read(client: Client, by_topic: Mapping[str, Sequence[Hearer]]) -> None:
         """A flood gets a share of the event loop, not all of it."""
         budget = WorkBudget(READING_SHARE, READING_BURST_S)
         async for message in client.messages:
