@@ -241,6 +241,7 @@ class Daemon:
                 log.warning("[%s] takes effect only with a restart", kept)
         fresh = fresh.model_copy(update={kept: getattr(self.config, kept) for kept in ("site", "ledger", "telemetry")})
         await self._close_edges()
+        gc.unfreeze()  # the edges are garbage now
         self.config = fresh
         self.control.site.reconfigure(tree, specs, _link_policy(fresh, tree), translate.policy(fresh))
         await self._open_edges()
@@ -276,12 +277,11 @@ class Daemon:
         now = self.clock.monotonic()
         if not self._is_ready and not self.control.site.is_in_grace(now):
             self._is_ready = True
-            gc.collect()
-            gc.freeze()  # what lives as long as the daemon: walking it again would stall the loop for tens of ms
+            _look_for_garbage()
             self.notifier.ready(self._summary())
             self._told_systemd_at = now
         elif gc.get_count()[0] >= LOOK_AFTER and self.control.site.is_at_rest:
-            gc.collect()
+            _look_for_garbage()
         elif now - self._told_systemd_at >= STATUS_EVERY_S:
             self.notifier.status(self._summary())
             self._told_systemd_at = now
@@ -310,6 +310,12 @@ class Daemon:
 
     def _health(self) -> HealthReport:
         return self.telemetry.health(self._is_config_loaded)
+
+
+def _look_for_garbage() -> None:
+    """What is left lives long: to walk it again each time would stall the loop for tens of ms."""
+    gc.collect()
+    gc.freeze()
 
 
 def _link_policy(site: config.Site, tree: FeederTree) -> LinkPolicy:
