@@ -198,7 +198,7 @@ async def _thirty_thousand(bench: Bench, order: argparse.Namespace) -> None:
 async def _answer(bench: Bench, order: argparse.Namespace) -> None:
     layout = Layout(order.devices or (500 if order.quick else 10_000), 1.0 if order.quick else 10.0, row_devices=10)
     async with devices_of(bench, layout.devices) as devices, farm_of(bench, layout, devices) as farm:
-        await answer_rows(bench, farm, 10 if order.quick else 100)
+        await answer_rows(bench, farm, 10 if order.quick else 300)
 
 
 async def _sick(bench: Bench, order: argparse.Namespace) -> None:

@@ -52,6 +52,10 @@ async def answer_rows(bench: Bench, farm: Farm, allocations: int) -> None:
     if strays:
         bench.result.notes.append(f"{farm.name}: {strays} commands came before their allocation, and do not count")
     what = f"publish → {{}}, {farm.name} polled"
+    bench.result.notes.append(
+        f"{farm.name} polled: at worst {max(acked_s) * 1e3:.0f} ms to accepted, "
+        f"{max(told_s) * 1e3:.0f} ms to the first command"
+    )
     for name, found_s, bar_s, floor_s in (
         ("accepted", acked_s, ACK_BAR_S, echoed_s),
         ("first command", told_s, COMMAND_BAR_S, []),

@@ -34,6 +34,7 @@ from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
 from curtaild.core.shed import shed
 from curtaild.core.site import Site
+from curtaild.inbox import PART
 from curtaild_drivers.contract import (
     OFF,
     DeviceId,
@@ -177,7 +178,9 @@ def rack_row(count: int, times: int) -> Row:
     took_s: list[Seconds] = []
     for number, rack in enumerate(list(paper.site.tree.specs)[1 : times + 1]):
         said = paper.second(paper.states(0.0, rack), read=paper.names[number % 10 :: 10])
-        absorb(paper.site, DeviceNews(answers=said.answers, readings=said.readings), paper.now)
+        absorb(paper.site, DeviceNews(answers=said.answers), paper.now)
+        for first in range(0, len(said.readings), PART):
+            absorb(paper.site, DeviceNews(readings=said.readings[first : first + PART]), paper.now)
         cycle_s, _ = paper.timed_step(Inputs(grid=said.grid, meters=said.meters))
         took_s.append(cycle_s)
     what = f"core cycle, {count:,} devices in {count // 10:,} racks: a limit for one rack"

@@ -80,10 +80,12 @@ class Compliance:
             standing = standing_of(gone.allocation.feeder)
             events.append(_ack(AckStage.ENDED, gone.allocation, standing, now, "expired or replaced"))
         for allocation in current.values():
+            track = self._tracks.get(allocation.id)
+            if track is not None and track.stage is AckStage.REACHED:
+                continue  # what happens after it was reached is told as a breach
             standing = standing_of(allocation.feeder)
             if standing is None:
                 continue
-            track = self._tracks.get(allocation.id)
             if track is None:
                 track = self._tracks[allocation.id] = _Track(allocation, AckStage.APPLYING, now)
                 events.append(_ack(AckStage.APPLYING, allocation, standing, now))
@@ -171,8 +173,6 @@ def _stage_now(track: _Track, standing: Standing, now: Seconds) -> tuple[AckStag
     ceiling = track.allocation.ceiling
     if not isinstance(ceiling, Limit) or standing.drawn_w <= ceiling.watts:
         return AckStage.REACHED, None
-    if track.stage is AckStage.REACHED:
-        return AckStage.REACHED, None  # what happens after it was reached is told as a breach
     if standing.deficit_w > 0:
         return AckStage.SHORTFALL, f"{standing.deficit_w:.0f} W cannot be shed; the floor is {standing.floor_w:.0f} W"
     reach_by_s = track.allocation.reach_by_s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from curtaild.core.allocation import (
@@ -82,6 +82,7 @@ class Link:
         self._heartbeat_is_new = False  # since the phase was last unsafe to leave
         self._allocation_is_fresh = False
         self._tidy_at: Seconds = -math.inf
+        self._in_force: tuple[Seconds, LinkPolicy, list[Allocation]] | None = None
 
     # ---- what the grid says -------------------------------------------------------------------
 
@@ -130,7 +131,7 @@ class Link:
         if refusal is not None:
             return [_ack(AckStage.REJECTED, allocation, now, *refusal)]
         memory.allocations.append(allocation)
-        self._tidy_at = -math.inf
+        self._tidy_at, self._in_force = -math.inf, None
         if scheduled:
             memory.scheduled.add(allocation.id)
         else:
@@ -272,6 +273,7 @@ class Link:
         return events
 
     def _forget(self, gone: list[Allocation]) -> None:
+        self._in_force = None
         for allocation in gone:
             self.memory.allocations.remove(allocation)
             self.memory.scheduled.discard(allocation.id)
@@ -312,16 +314,22 @@ class Link:
             found[root] = strictest(found.get(root, UNLIMITED), Limit(self.policy.failsafe_w))
         return found
 
-    def in_force(self, moment: Seconds) -> Iterator[Allocation]:
+    def in_force(self, moment: Seconds) -> Sequence[Allocation]:
         """The newest valid allocation per issuer and feeder. One for a feeder, or of an issuer, that a new site file no
         longer has is kept, without effect."""
+        found = self._in_force  # asked for several times in each cycle
+        if found is None or found[0] != moment or found[1] is not self.policy:
+            found = self._in_force = moment, self.policy, self._newest(moment)
+        return found[2]
+
+    def _newest(self, moment: Seconds) -> list[Allocation]:
         newest: dict[tuple[Issuer, FeederId], Allocation] = {}
         for held in self.memory.allocations:
             if held.covers(moment) and held.feeder in self.policy.feeders and self.policy.hears(held.issuer):
                 key = (held.issuer, held.feeder)
                 if key not in newest or held.seq > newest[key].seq:
                     newest[key] = held
-        yield from newest.values()
+        return list(newest.values())
 
     def _stated(self, moment: Seconds) -> dict[FeederId, tuple[Ceiling, str]]:
         """Across issuers the strictest."""

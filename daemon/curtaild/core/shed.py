@@ -196,13 +196,14 @@ def _choose(
                         of_leaf[1 if device.is_merely_silent else 2].append(device)
                 elif now >= device.fixed_until and (device.actuation is None or not _awaits_read_back(device)):
                     of_leaf[0].append(device)
-            for pool, devices in zip((trusted, silent, others), of_leaf, strict=True):
+            for group, devices in zip((trusted, silent, others), of_leaf, strict=True):
                 if devices:
-                    pool.append((leaf, devices))
-        taken = _Cohorts(shedding, trusted, feeder, now, is_firm).shed(tree)
-        if over_w[feeder] > MILLIWATT:
-            taken += _Cohorts(shedding, silent, feeder, now, is_firm).shed(tree)
-        if over_w[feeder] > MILLIWATT:
+                    group.append((leaf, devices))
+        taken: list[Device] = []
+        for pool in (trusted, silent):
+            if pool and over_w[feeder] > MILLIWATT:
+                taken += _Cohorts(shedding, pool, feeder, now, is_firm).shed(tree)
+        if others and over_w[feeder] > MILLIWATT:
             taken += _Cohorts(shedding, others, feeder, now, is_firm).shed_uncounted()
         for device in taken:
             if is_firm or device not in shedding.rules:

@@ -131,12 +131,21 @@ class Tallies:
     def refresh(self) -> set[FeederId]:
         """Bring all up to the roster and the meters, whose estimates are fed on the way; the feeders counted anew."""
         before, self._sights = self._sights, {seer: self._sight_of(seer) for seer in (None, *self._meters)}
-        due = self._take_changed() | self._moving | self._meters.keys()
+        due = self._take_changed() | self._meters.keys()
+        due.update(feeder for feeder in self._moving if self._is_news_of(feeder, before))
         lost = {seer for seer, sight in self._sights.items() if seer in before and sight.is_less_than(before[seer])}
         if lost:
             due.update(feeder for feeder, seer in self._seen_by.items() if seer in lost)
-        self._moving = {feeder for feeder in due if self._roster.members[feeder].has_movers}
+        self._moving = {feeder for feeder in due | self._moving if self._roster.members[feeder].has_movers}
         return self._count_anew(due)
+
+    def _is_news_of(self, feeder: FeederId, before: Mapping[FeederId | None, _Sight]) -> bool:
+        """Whether a meter has now seen more of those that moved there than when it was last added up."""
+        seer = self._seen_by[feeder]
+        then = before.get(seer)
+        if then is None or self._sights[seer].until != then.until:
+            return True
+        return self._roster.members[feeder].last_move_at >= then.sampled_at
 
     def recount(self) -> set[FeederId]:
         """Bring those up to the roster that have no meter, which the next `refresh` then finds done; who they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from curtaild.core.compliance import Standing
 from curtaild.core.events import Ack, Event
@@ -14,8 +14,8 @@ from curtaild_drivers.contract import FeederId, Seconds
 
 def tell(site: Site, now: Seconds) -> list[Event]:
     """Where each allocation stands, and who is over its limit for too long."""
-    standing_of = partial(_standing, site)
-    in_force = list(site.link.in_force(now))
+    standing_of = cache(partial(_standing, site))
+    in_force = site.link.in_force(now)
     reach_by_s = {
         allocation.feeder: allocation.reach_by_s for allocation in in_force if allocation.reach_by_s is not None
     }
