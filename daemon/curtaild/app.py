@@ -128,7 +128,8 @@ class Daemon:
         for device_id, ratios in memory.learned(documents).items():
             if device_id in site.devices:
                 site.devices[device_id].learned = ratios
-        self.control = ControlLoop(site, self.inbox, self.store, self.telemetry, self.clock, self._on_cycle)
+        keeper = memory.LinkKeeper(documents)
+        self.control = ControlLoop(site, self.inbox, self.store, self.telemetry, self.clock, self._on_cycle, keeper)
         self._identities = identities
 
     async def _open_edges(self) -> None:

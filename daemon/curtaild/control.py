@@ -77,8 +77,10 @@ class ControlLoop:
         telemetry: Telemetry,
         clock: Clock,
         on_cycle: Callable[[], None] | None = None,
+        keeper: memory.LinkKeeper | None = None,
     ) -> None:
         self.site = site
+        self._keeper = keeper or memory.LinkKeeper({})
         self.status: SiteStatus = status_of(site, clock.monotonic())
         self._inbox = inbox
         self._store = store
@@ -212,7 +214,7 @@ class ControlLoop:
             return
         documents: dict[str, str | None] = {}
         if any(isinstance(event, AllocationTaken | LinkChanged) or _ends(event) for event in events):
-            documents[memory.LINK] = memory.link_document(self.site.link.memory, self._clock)
+            documents |= self._keeper.documents(self.site.link.memory, self._clock)
         self._has_news |= any(isinstance(event, _NEWS) for event in events)
         self._clerk.note(events, documents)
 
@@ -259,7 +261,7 @@ class ControlLoop:
             self._unkept = list(self.site.devices.values())
             must_keep = True
         if must_keep:
-            self._store.commit([], {memory.LINK: memory.link_document(self.site.link.memory, self._clock)})
+            self._store.commit([], self._keeper.documents(self.site.link.memory, self._clock))
         if self._unkept:
             many = math.ceil(len(self.site.devices) * LEARNED_SHARE)
             self._store.commit([], _learned(self._unkept[-many:]))
@@ -270,7 +272,7 @@ class ControlLoop:
         self._clerk.finish()
         self._unkept = []
         documents = _learned(self.site.devices.values())
-        documents[memory.LINK] = memory.link_document(self.site.link.memory, self._clock)
+        documents |= self._keeper.documents(self.site.link.memory, self._clock)
         return self._store.commit([], documents)
 
 

@@ -29,7 +29,7 @@ from curtaild.grid.native import Context, Gate, NativeDialect, Rights, Topics, g
 from curtaild.grid.native.pace import REFUSALS_AT_ONCE, REFUSALS_PER_MIN
 from curtaild.grid.opening import open_grid, who_is_heard
 from curtaild.grid.operator import Operator
-from curtaild.memory import LINK, link_document, link_memory
+from curtaild.memory import LinkKeeper, link_memory
 from curtaild_config import Site, SiteFileError
 from curtaild_drivers.contract import FeederId
 from grid.dsx import HandClock, at_noon, ec_signer, jwks, public, rsa_signer
@@ -254,7 +254,8 @@ def test_a_recorded_message_changes_nothing_after_a_restart_either() -> None:
     held = [allocation.id for allocation in link.memory.allocations]
 
     connection = Connection()
-    memory = link_memory({LINK: link_document(link.memory, connection.clock)}, connection.clock)
+    kept = LinkKeeper({}).documents(link.memory, connection.clock)
+    memory = link_memory({key: text for key, text in kept.items() if text is not None}, connection.clock)
     link = Link(policy, connection.clock.monotonic(), memory)
     for payload, topic in zip(old, (TOPICS.allocation, TOPICS.schedule), strict=True):
         hears(payload, topic)

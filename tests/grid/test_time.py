@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from curtaild.grid.connection import GridLink, broker_accesses
 from curtaild.grid.fields import timestamp
 from curtaild.grid.native import Context, NativeDialect, Topics, decode
 from curtaild.inbox import Inbox
-from curtaild.memory import LINK, link_document, link_memory
+from curtaild.memory import LinkKeeper, link_memory
 from curtaild.store import Store
 from curtaild.telemetry import Telemetry
 from grid.rig import ROOT, at, at_work, limit_of, operator, topics
@@ -61,9 +62,9 @@ class TwoClocks:
 class Desk:
     """The native dialect and the link, by these clocks."""
 
-    def __init__(self, clock: TwoClocks, kept: str | None = None) -> None:
+    def __init__(self, clock: TwoClocks, kept: Mapping[str, str | None] | None = None) -> None:
         self.clock = clock
-        memory = link_memory({LINK: kept}, clock) if kept is not None else None
+        memory = link_memory({key: text for key, text in (kept or {}).items() if text is not None}, clock)
         self.link = Link(POLICY, clock.monotonic(), memory)
         self._context = Context(TOPICS, ROOT, clock, 300.0, 16_384)
 
@@ -133,7 +134,7 @@ def test_a_start_at_1970_forgets_no_limit_and_prolongs_none() -> None:
     before.beats()
     before.states(ends=3_600.0)
     before.clock.goes(1_800.0)
-    kept = link_document(before.link.memory, before.clock)
+    kept = LinkKeeper({}).documents(before.link.memory, before.clock)
 
     desk = Desk(TwoClocks(wall=40.0, monotonic=40.0), kept)
     assert desk.stands == (LinkPhase.STARTING, STATED_W)
@@ -151,7 +152,7 @@ def test_a_start_at_1970_forgets_no_limit_and_prolongs_none() -> None:
 def test_a_start_by_a_clock_set_back_is_told(caplog: pytest.LogCaptureFixture) -> None:
     before = Desk(TwoClocks())
     before.states()
-    kept = link_document(before.link.memory, before.clock)
+    kept = LinkKeeper({}).documents(before.link.memory, before.clock)
     Desk(TwoClocks(wall=NOON + 60.0), kept)
     assert not caplog.text
     Desk(TwoClocks(wall=NOON - DAY), kept)
@@ -173,7 +174,7 @@ async def test_what_is_kept_for_the_next_start_follows_a_clock_that_is_set(tmp_p
     clock.goes(1.0)
     await control.cycle(clock.monotonic(), is_tick=True)
     await store.commit([])
-    again = Desk(clock, store.documents(LINK)[LINK])  # the next start, by the clock as it is now
+    again = Desk(clock, store.documents())  # the next start, by the clock as it is now
     await store.close()
     clock.goes(3_598.0)
     assert again.stands[1] == STATED_W

@@ -37,7 +37,7 @@ from curtaild.core.policy import Policy
 from curtaild.core.site import Site
 from curtaild.inbox import Inbox
 from curtaild.ledger import connect_read_only, verify
-from curtaild.memory import LEARNED, LINK
+from curtaild.memory import HELD, LEARNED, LINK
 from curtaild.store import Store
 from curtaild.telemetry import Telemetry
 from curtaild_drivers.contract import OFF, DeviceId, FeederId, OperatingPoint
@@ -204,7 +204,7 @@ async def test_an_allocation_is_on_its_way_to_the_disk_before_the_core_thinks(
     monkeypatch.setattr(control_module, "step", think)
     await control.cycle(clock.now, is_tick=False)
     await store.commit([])
-    assert "01J9Z" in store.documents(LINK)[LINK]
+    assert HELD + "01J9Z" in store.documents()
     monkeypatch.undo()
     await control.cycle(clock.now, is_tick=False)
     assert site.limit_w(SITE) == 12_000.0
