@@ -32,8 +32,8 @@ LOOK_AGAIN_S = 0.02
 
 class Clerk:
     """`follow` hears of each actuation's step, and may add documents to what is committed with it; `tell` hears the
-    answers to the grid once they are durable; while `is_shedding`, what can wait does. All calls belong to the event
-    loop; none waits."""
+    answers to the grid once they are durable; `lost` is called when documents will not be; while `is_shedding`, what
+    can wait does. All calls belong to the event loop; none waits."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Clerk:
         follow: Callable[[ActuationChanged, dict[str, str | None]], None],
         tell: Callable[[Ack | BreachChanged], None],
         is_shedding: Callable[[], bool],
+        lost: Callable[[], None],
     ) -> None:
         self._store = store
         self._telemetry = telemetry
@@ -51,6 +52,7 @@ class Clerk:
         self._follow = follow
         self._tell = tell
         self._is_shedding = is_shedding
+        self._lost = lost
         self._later: deque[ActuationChanged] = deque()
         self._work: asyncio.Task[None] | None = None
 
@@ -95,13 +97,19 @@ class Clerk:
             if isinstance(event, ActuationChanged):
                 self._follow(event, documents)
         answers = [event for event in events if isinstance(event, Ack | BreachChanged)]
-        self._store.commit(
+        durable = self._store.commit(
             [record_of(event, self._clock) for event in events],
             documents,
             then=partial(self._tell_all, answers) if answers else None,
         )
+        if documents:
+            durable.add_done_callback(self._look)
         self._telemetry.observe(events)
         narrate(events)
+
+    def _look(self, durable: asyncio.Future[None]) -> None:
+        if not durable.cancelled() and durable.exception() is not None:
+            self._lost()
 
     def _tell_all(self, answers: list[Ack | BreachChanged]) -> None:
         for answer in answers:

@@ -88,7 +88,13 @@ class ControlLoop:
         self._clock = clock
         self._on_cycle = on_cycle
         self._clerk = Clerk(
-            store, telemetry, clock, follow=self._follow_actuation, tell=self._tell_grid, is_shedding=self._is_shedding
+            store,
+            telemetry,
+            clock,
+            follow=self._follow_actuation,
+            tell=self._tell_grid,
+            is_shedding=self._is_shedding,
+            lost=self._keeper.forget,
         )
         self._grid: Grid | None = None
         self._actuator: Actuator | None = None
@@ -154,6 +160,7 @@ class ControlLoop:
                 log.exception("the control cycle failed; limits are kept as they were, the next cycle tries again")
             self._is_failing = True
             self._next_change_at = None
+            self._keeper.forget()
             return
         if self._is_failing:
             log.warning("the control cycle works again")

@@ -122,6 +122,10 @@ class LinkKeeper:
         self._held = held
         return documents
 
+    def forget(self) -> None:
+        """What was asked for last may not have been written: all is to be written anew."""
+        self._held, self._known, self._last = dict.fromkeys(self._held), dict.fromkeys(self._known, -1), None
+
     def _fresh(self, known: OrderedDict[AllocationId, int]) -> list[tuple[AllocationId, int]]:
         """Those that are not written yet, in the order in which they came: all after the last that is."""
         fresh: list[tuple[AllocationId, int]] = []

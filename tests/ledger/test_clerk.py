@@ -71,6 +71,7 @@ class Desk:
         self._all_followed = asyncio.Event()
         self._how_many = 0
         self.told: asyncio.Queue[str] = asyncio.Queue()
+        self.lost = asyncio.Event()
         self.clerk = Clerk(
             self.store,
             Telemetry("test"),
@@ -78,6 +79,7 @@ class Desk:
             follow=self._follow,
             tell=self._tell,
             is_shedding=lambda: self.is_shedding,
+            lost=self.lost.set,
         )
 
     def _follow(self, event: ActuationChanged, documents: dict[str, str | None]) -> None:
@@ -113,6 +115,16 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 SHED: list[Event] = [ack(AckStage.ACCEPTED), *map(issued, range(MANY)), DeficitChanged(1.0, SITE, 5.0)]
 DEVICES = [f"miner-{number}" for number in range(MANY)]
+
+
+async def test_documents_that_will_not_be_on_the_disk_are_told_of(desk: Desk) -> None:
+    desk.clerk.note([ack(AckStage.ACCEPTED)], {"link": "as it stands"})
+    assert await desk.told.get() == "accepted"
+    assert not desk.lost.is_set()
+    desk.clerk.note([ack(AckStage.ENDED)], {"link": "half a letter: \ud800"})
+    async with asyncio.timeout(30):
+        await desk.lost.wait()
+    assert desk.told.empty()
 
 
 async def test_the_grid_hears_of_a_shed_before_its_thousand_records_are_written(desk: Desk) -> None:

@@ -105,6 +105,20 @@ def test_an_allocation_costs_what_is_new_in_it() -> None:
     assert len(desk.disk[LINK]) < 200
 
 
+def test_what_may_not_have_been_written_is_written_anew() -> None:
+    desk = Desk()
+    desk.hears(1, "a", ends_in_s=10.0)
+    desk.hears(2, "b")
+    desk.keeps()
+    desk.goes(20.0)
+    desk.keeper.forget()
+    assert desk.keeps() == {LINK, HELD + "a", HELD + "b", KNOWN + "a", KNOWN + "b"}
+    assert HELD + "a" not in desk.disk
+    before = as_known(desk.link.memory)
+    desk.starts()
+    assert as_known(desk.link.memory) == before
+
+
 def test_a_start_finds_what_was_kept_and_writes_no_id_again() -> None:
     desk = Desk()
     for seq in range(1, 30):
