@@ -14,7 +14,7 @@ NOTE = (
     "Over: above the limit after the time that it allows (60 s), by the plant's truth, in intervals of 4 s. Within for "
     "good: from when a limit fell until the draw was under it and stayed so, the slowest fall; in grace: the next one "
     "came sooner, and none was broken. Value: of the most that any dispatch could have earned, foreseeing all, with "
-    "devices that obey in no time; watts above the limit earn too."
+    "devices that obey in no time; watts above the limit earn nothing."
 )
 
 

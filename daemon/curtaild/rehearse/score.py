@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from curtaild.rehearse.play import Order
 from curtaild.rehearse.run import Rehearsal
-from curtaild.rehearse.trace import SLOT_S, FeederTrace
+from curtaild.rehearse.trace import SLOT_S, FeederTrace, Trace
 from curtaild_drivers.contract import FeederId, Seconds, Watts
 
 ACCURACY = 0.005
@@ -52,8 +52,9 @@ class Overshoot:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A whole play. `used_wh` counts no watt above the limit; `allowed_wh` is the limit (with its ramp) or the demand,
-    whichever is less. `grace_s`: how long after a lower limit the draw may still be above it."""
+    """A whole play. `used_wh` counts no watt above the limit, and what those earn is not in `earned`; `allowed_wh` is
+    the limit (with its ramp) or the demand, whichever is less. `grace_s`: how long after a lower limit the draw may
+    still be above it."""
 
     grace_s: Seconds
     allowed_wh: float
@@ -80,17 +81,25 @@ def score(rehearsal: Rehearsal, root: FeederId) -> Score:
     trace = rehearsal.trace
     grace_s = rehearsal.emulated.response_s
     allowed_w = list(allowed(rehearsal))
-    used_w = sum(min(true_w, may_w) for true_w, may_w in zip(trace.true_w, allowed_w, strict=True))
+    used_w = [min(true_w, may_w) for true_w, may_w in zip(trace.true_w, allowed_w, strict=True)]
     return Score(
         grace_s=grace_s,
         allowed_wh=sum(allowed_w) / SECONDS_PER_HOUR,
-        used_wh=used_w / SECONDS_PER_HOUR,
-        earned=sum(trace.earned_per_h) * SLOT_S / SECONDS_PER_HOUR,
+        used_wh=sum(used_w) / SECONDS_PER_HOUR,
+        earned=sum(_earned(trace, used_w)) / SECONDS_PER_HOUR,
         responses=tuple(responses(rehearsal)),
         overshoot={feeder: overshoot(slots, rehearsal.play.orders, grace_s) for feeder, slots in trace.feeders.items()},
         actuations=len(trace.commands),
         devices_moved=len(rehearsal.moved),
     )
+
+
+def _earned(trace: Trace, used_w: Sequence[Watts]) -> Iterator[float]:
+    """Slot by slot, with the energy that was used: what is drawn above what is allowed is not the site's to earn by."""
+    for number, per_h in enumerate(trace.earned_per_h):
+        seconds = slice(number * SLOT_S, (number + 1) * SLOT_S)
+        drawn_w = sum(trace.true_w[seconds])
+        yield per_h * SLOT_S * (sum(used_w[seconds]) / drawn_w if drawn_w > 0.0 else 1.0)
 
 
 def allowed(rehearsal: Rehearsal) -> Iterator[Watts]:
