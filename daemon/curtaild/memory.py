@@ -34,8 +34,8 @@ LEARNED = "learned/"
 
 
 TOLD_BACK_S = 1.0
-SET_BY_S = 0.001
-"""A wall clock that has moved further against the monotonic one: wall times are written anew."""
+SET_BY_S = 0.01
+"""A wall clock that has moved further against the monotonic one since: wall times are written anew."""
 
 
 class _Stated(BaseModel):

@@ -133,7 +133,7 @@ class BrokerLink:
         """Send it as soon as the broker is there: now, if nothing else is under way to it."""
         self._outbox.add(publication)
         if self._writing_to is not None:
-            with suppress(ConnectionFailed):  # the writer meets it too
+            with suppress(Exception):  # the writer meets it too, where it is told
                 self._begin_next(self._writing_to)
         self._has_outgoing.set()
 
