@@ -97,7 +97,9 @@ class LinkKeeper:
         self._known = {AllocationId(name): entry.seq for name, entry in known.items()}
         self._last = next(reversed(self._known), None)
         self._places = 1 + max((entry.place for entry in known.values()), default=-1)
-        self._held: dict[str, Allocation | None] = {key.removeprefix(HELD): None for key in found if _is(key, HELD)}
+        self._held: dict[str, Allocation | None] = {
+            key.removeprefix(HELD): None for key in found if key.startswith(HELD)
+        }
         self._ahead_s = math.nan
 
     def documents(self, memory: LinkMemory, clock: Clock) -> dict[str, str | None]:
@@ -163,7 +165,7 @@ def link_memory(documents: Mapping[str, str], clock: Clock) -> LinkMemory | None
         known = dict(kept.known_ids) | {name: entry.seq for name, entry in _known(documents).items()}
         held = [
             *kept.allocations,
-            *(_Stated.model_validate_json(documents[key]) for key in documents if _is(key, HELD)),
+            *(_Stated.model_validate_json(documents[key]) for key in documents if key.startswith(HELD)),
         ]
         places = {name: place for place, name in enumerate(known)}
         held.sort(key=lambda stated: places.get(stated.id, -1))
@@ -199,12 +201,10 @@ class _Earlier:
 
 def _known(documents: Mapping[str, str]) -> dict[str, _Known]:
     """In the order in which they came. Raises `ValueError`."""
-    found = {key.removeprefix(KNOWN): _KNOWN.validate_json(text) for key, text in documents.items() if _is(key, KNOWN)}
+    found = {
+        key.removeprefix(KNOWN): _KNOWN.validate_json(text) for key, text in documents.items() if key.startswith(KNOWN)
+    }
     return dict(sorted(found.items(), key=lambda item: item[1].place))
-
-
-def _is(key: str, prefix: str) -> bool:
-    return key.startswith(prefix)
 
 
 def _stated(allocation: Allocation, ahead_s: Seconds) -> _Stated:
