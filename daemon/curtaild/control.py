@@ -120,9 +120,9 @@ class ControlLoop:
         self._status_interval_s = status_interval_s
 
     def is_watched(self, device: DeviceId) -> bool:
-        """In motion, or nobody knows where it is set."""
+        """Whether it is to be read every second."""
         known = self.site.devices.get(device)
-        return known is not None and (known.actuation is not None or known.setpoint is None)
+        return known is not None and known.is_watched
 
     def remember_identity(self, device: DeviceId, identity: Identity) -> None:
         self._store.commit([], {memory.IDENTITY + device: memory.identity_document(identity)})

@@ -5,7 +5,8 @@ turns from then on: a turn for each would cost as much as half of the reading it
 
 A device is identified once, then described (what it offers), then read by its one hot command. One that does not
 answer is asked less and less often, until another is heard that fell silent with it; one that moves, or whose setpoint
-nobody knows, every second. Who it is, is asked anew when another device or firmware may stand at its address.
+nobody knows, every second, but not through the minutes of a start. Who it is, is asked anew when another device or
+firmware may stand at its address.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from curtaild_drivers.contract import (
     DriverError,
     Identity,
     LearnsPoints,
+    RunState,
     Seconds,
     Unreachable,
     Unsupported,
@@ -93,7 +95,8 @@ class _Visit:
 
 
 class Poller:
-    """`is_watched` says whether a device is in motion, `stands_back` whether a shed waits; `observe` counts."""
+    """`is_watched` says whether a device is to be read every second, `stands_back` whether a shed waits; `observe`
+    counts."""
 
     def __init__(
         self,
@@ -240,7 +243,8 @@ class Poller:
             reading = await driver.read()
             self._inbox.reading(name, reading)
             self._faults.note(name, reading.fault, self._clock.monotonic())
-            await self._doubt(name, subject)
+            if reading.state is not RunState.STARTING:
+                await self._doubt(name, subject)
         except AuthFailed as error:
             return self._failed(name, Condition.AUTH_FAILED, PollOutcome.AUTH_FAILED, error)
         except BadReply as error:

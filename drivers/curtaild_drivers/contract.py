@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NewType, Protocol, TypeAlias
+from typing import NamedTuple, NewType, Protocol, TypeAlias
 
 Watts: TypeAlias = float
 """Real power at the wall, in W. Unknown is `None`, never 0."""
@@ -81,8 +81,7 @@ class OperatingPoints:
         return self._hash
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a device reported, and when.
 
     `power_w` is wall power in watts, `None` where the firmware does not measure it (stock Antminer) or said

@@ -63,7 +63,7 @@ def _add(sums: PlainSums, device: Device, site: Site) -> None:
     points, headed_for, setpoint = device.spec.points, device.headed_for(), device.setpoint
     ratio = device.learned_at(setpoint) if setpoint is not None else None
     if setpoint is not None and ratio is not None and ratio.samples >= LEARNED_SAMPLES and device.actuation is None:
-        upper_w, mean_w = device.upper_w(setpoint), setpoint.draw_w * ratio.mean
+        upper_w, mean_w = device.upper_w(setpoint), setpoint.draw_w * ratio.middle
         edge_w = math.floor(max(0.0, device.reserved_w - mean_w))
         sums.edge_w += edge_w if device.reserved_w <= upper_w else 0.0
         sums.edge_w2 += edge_w**2 if device.reserved_w <= upper_w else 0.0

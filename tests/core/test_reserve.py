@@ -164,6 +164,37 @@ def test_a_draw_that_moves_reserves_its_upper_edge_not_its_mean() -> None:
     assert 2_900.0 <= log.reserved_w <= 3_050.0
 
 
+def test_noise_moves_no_reservation_a_warmer_day_does() -> None:
+    log = Log().settles_at(NORMAL, 2_800.0)
+    settled_w = log.reserved_w
+    for index in range(30):
+        log.reads(NORMAL, 2_800.0 + 2.0 * (-1) ** index)
+    assert log.reserved_w == settled_w
+    for _ in range(60):
+        log.reads(NORMAL, 2_770.0)
+    assert 2_770.0 < log.reserved_w < settled_w - 20.0
+
+
+def test_what_moves_is_read_every_second_but_not_through_the_minutes_of_a_start() -> None:
+    log = Log()
+    assert log.device.is_watched  # nobody knows where it is set
+    log.settles_at(NORMAL)
+    assert not log.device.is_watched
+    log.limit(0.0)
+    assert log.device.is_watched
+    log.answers()
+    log.settles_at(OFF_, 20.0)
+    log.limit(None)
+    log.cycle(seconds=120.0)
+    assert log.device.in_flight
+    assert log.device.is_watched
+    log.answers()
+    log.reads(NORMAL, 400.0, state=RunState.STARTING)
+    assert not log.device.is_watched
+    log.reads(NORMAL, 2_900.0)
+    assert log.device.is_watched == log.device.in_flight
+
+
 # ---- going down -----------------------------------------------------------------------------------
 
 

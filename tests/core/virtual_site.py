@@ -194,8 +194,7 @@ class VirtualSite:
                 self._inputs.meters.append((feeder, self.plant.read_meter(feeder, self.now)))
         for device in self.site.devices.values():
             device_id = device.spec.id
-            is_watched = device.actuation is not None or device.setpoint is None
-            interval_s = 1.0 if is_watched else self.poll_s
+            interval_s = 1.0 if device.is_watched else self.poll_s
             last = self._polled_at.get(device_id, -self.latency.uniform(0, self.poll_s))
             if device_id not in self._reading and self.now - last >= interval_s:
                 self._polled_at[device_id] = self.now

@@ -110,7 +110,7 @@ def absorb(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
 
 def _take_news(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
     events: list[Event] = []
-    devices, touch = site.devices, site.roster.touch
+    devices, touch, heard = site.devices, site.roster.touch, site.roster.heard
     for found in news.described:
         device = devices.get(found.device)
         if device is not None:
@@ -133,7 +133,7 @@ def _take_news(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
         device = devices.get(device_id)
         if device is not None:
             events += reserve.observe(device, reading, now, site.policy)
-            touch(device)
+            heard(device)
     for failure in news.poll_failures:
         device = devices.get(failure.device)
         if device is not None:

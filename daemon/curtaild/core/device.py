@@ -44,6 +44,9 @@ LEARNED_SAMPLES = 3
 
 _SILENCE = frozenset({Condition.UNREACHABLE, Condition.STALE})
 
+HAIR = 0.002
+"""Of a point's draw: what is learned moves less than this by noise alone."""
+
 SPARES = 0.97
 """Who draws less than this of a limit does not need all of it; who draws more has an error of its own."""
 
@@ -84,7 +87,9 @@ class DrawRatio:
     """How much of a point's nominal draw a device really takes: a running mean with its spread.
 
     `upper` is the edge to reserve: two spreads above the mean; the table's word until three readings agree on better.
-    `at_w`: at which of the point's nominal draws (W): a power limit has many.
+    `middle` is the mean from which it was found: both follow what is learned by more than a hair's breadth only, so
+    that most readings leave what is reserved as it is. `at_w`: at which of the point's nominal draws (W): a power limit
+    has many.
     """
 
     mean: float = 1.0
@@ -92,18 +97,28 @@ class DrawRatio:
     samples: int = 0
     at_w: Watts = 0.0
     upper: float = field(init=False)
+    middle: float = field(init=False)
 
     def __post_init__(self) -> None:
-        learned = self.mean + max(2 * math.sqrt(self.variance), 0.005)
+        learned = self._learned()
         self.upper = learned if self.samples >= LEARNED_SAMPLES else max(1.0, learned)
+        self.middle = self.mean
 
-    def observe(self, ratio: float) -> None:
+    def _learned(self) -> float:
+        return self.mean + max(2 * math.sqrt(self.variance), 0.005)
+
+    def observe(self, ratio: float) -> bool:
+        """Learn from a reading; whether it moved the edge or the middle."""
         self.samples += 1
         weight = max(1.0 / self.samples, 0.05)
         error = ratio - self.mean
         self.mean += weight * error
         self.variance = (1 - weight) * (self.variance + weight * error * error) if self.samples > 1 else 0.0
+        is_as_before = abs(self._learned() - self.upper) <= HAIR and abs(self.mean - self.middle) <= HAIR
+        if is_as_before and self.samples > LEARNED_SAMPLES:
+            return False
         self.__post_init__()
+        return True
 
 
 @dataclass(slots=True)
@@ -204,7 +219,7 @@ class Share:
             allowed_w,
             device.settled_at,
             actuation is not None,
-            Condition.STALE in device.conditions,
+            bool(device.conditions) and Condition.STALE in device.conditions,
             can_fall,
             can_rise,
         )
@@ -213,6 +228,10 @@ class Share:
 def exact(watts: Watts) -> Watts:
     """Up to the next 1/1024 W: such numbers are added and taken away without rounding, so that sums stay true."""
     return math.ceil(watts * 1024.0) / 1024.0
+
+
+RESTLESS = -1.0
+"""The `Device.quiet_w` of those of whom any reading may change everything."""
 
 
 @dataclass(slots=True, eq=False)
@@ -256,6 +275,9 @@ class Device:
     steps: Steps = field(default_factory=Steps)
     turn: float | None = None
     """Its turn to start, 0..1 of the jitter; drawn anew after each shed."""
+    quiet_w: Watts = RESTLESS
+    """A reading that repeats its last word and shows no more than this changes nothing but the draw it is counted with.
+    Set by `reserve.reserve`, taken away by whatever touches it."""
 
     def __post_init__(self) -> None:
         self.reserved_w = self.planned_w = exact(self.spec.rated_w)
@@ -285,6 +307,16 @@ class Device:
     @property
     def in_flight(self) -> bool:
         return self.actuation is not None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it is worth reading every second: it moves, or nobody knows where it is set. A start that it says it
+        is in takes minutes, and its reservation waits for the end of them."""
+        actuation, reading = self.actuation, self.reading
+        if actuation is None or reading is None:
+            return actuation is not None or self.setpoint is None
+        is_starting = reading.state is RunState.STARTING and reading.taken_at >= actuation.issued_at
+        return not (actuation.is_raise and is_starting)
 
     def unseen_w(self) -> Watts:
         """How much of its reservation a meter has not yet seen: what it rose by, or where it fell, how far at most its
@@ -318,7 +350,7 @@ class Device:
         ratio = self.learned_at(point)
         if ratio is None or ratio.samples < LEARNED_SAMPLES or self.reserved_w > self.upper_w(point):
             return 0.0
-        return float(math.floor(max(0.0, self.reserved_w - point.draw_w * ratio.mean)))
+        return float(math.floor(max(0.0, self.reserved_w - point.draw_w * ratio.middle)))
 
     def may_reach_w(self, point: OperatingPoint) -> Watts:
         """What a raise to `point` is counted with: what was learned at another draw may not hold there."""

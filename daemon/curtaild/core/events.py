@@ -58,6 +58,8 @@ class Condition(Enum):
     REFUSED = "refused"
     DRIFTED = "drifted"
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and every reading asks for it
+
 
 class BreachStage(Enum):
     ACTIVE = "active"

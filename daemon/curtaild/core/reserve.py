@@ -6,11 +6,11 @@ Watts leave a reservation only when a reading *asked after* the command shows th
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from curtaild.core import hull
 from curtaild.core.device import (
     LEARNED_SAMPLES,
+    RESTLESS,
     Actuation,
     Device,
     DrawRatio,
@@ -34,7 +34,13 @@ _POLL_CONDITIONS = (Condition.UNREACHABLE, Condition.AUTH_FAILED, Condition.BAD_
 
 
 def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> list[Event]:
-    """Take one reading into the record."""
+    """Take one reading into the record. Where `device.quiet_w` stands, only its draw has to be counted anew."""
+    if device.quiet_w != RESTLESS and device.setpoint is not None:
+        if _goes_on(device, reading, policy):
+            if _take_draw(device, device.setpoint, reading):
+                device.quiet_w = RESTLESS
+            return []
+        device.quiet_w = RESTLESS
     if device.reading is not None and reading.taken_at < device.reading.taken_at:
         return []  # overtaken on the way: it would prove the past
     events: list[Event] = []
@@ -45,7 +51,7 @@ def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> l
         device.state_since = reading.taken_at
     draw_w = reading.power_w
     if draw_w is not None and not 0.0 <= draw_w <= ABSURD * device.spec.rated_w:
-        reading = replace(reading, power_w=None)  # NaN, negative and absurd ones are unknown, never zero
+        reading = reading._replace(power_w=None)  # NaN, negative and absurd ones are unknown, never zero
         draw_w = None
     device.reading = reading
     if draw_w is None:
@@ -64,6 +70,30 @@ def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> l
     else:
         events += _watch_setpoint(device, device.setpoint, reading, now)
     return events
+
+
+def _goes_on(device: Device, reading: Reading, policy: Policy) -> bool:
+    """Whether one at rest says what it said last, and draws no more than is reserved: so it is nearly always."""
+    last, power_w = device.reading, reading.power_w
+    if last is None or reading.taken_at < last.taken_at or reading.state is not last.state:
+        return False
+    if reading.limit_w != last.limit_w or reading.point_key != last.point_key:
+        return False
+    if power_w is None:
+        return last.power_w is None and device.draw_w == estimated_draw(device, reading, policy.reading_error_fraction)
+    return last.power_w is not None and 0.0 <= power_w <= device.quiet_w
+
+
+def _take_draw(device: Device, setpoint: OperatingPoint, reading: Reading) -> bool:
+    """What a reading adds to the record of a device that goes on; whether it was learned to draw otherwise."""
+    power_w = reading.power_w
+    if power_w is not None:
+        device.draw_w = power_w
+    if device.draw_w is None:
+        return False
+    device.reading, device.drawn_at = reading, reading.taken_at
+    device.recent_w = (*device.recent_w[1 - STEADY_READINGS :], device.draw_w)
+    return power_w is not None and setpoint.draw_w > 0 and _learn(device, setpoint, power_w / setpoint.draw_w)
 
 
 def _infer_setpoint(device: Device, reading: Reading) -> None:
@@ -104,8 +134,10 @@ def _is_steady(device: Device) -> bool:
 
 def _stands_still(device: Device) -> bool:
     """What still falls or rises would teach a wrong draw."""
-    recent = device.recent_w
-    return len(recent) == STEADY_READINGS and max(recent) - min(recent) <= STILL_FRACTION * max(recent)
+    if len(device.recent_w) != STEADY_READINGS:
+        return False
+    least, _, most = sorted(device.recent_w)
+    return most - least <= STILL_FRACTION * most
 
 
 def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, now: Seconds) -> list[Event]:
@@ -125,26 +157,32 @@ def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, 
         device.settled_at = reading.taken_at
         detail = f"was set to {setpoint.key} ({setpoint.draw_w:.0f} W), says {said.key} ({said.draw_w:.0f} W)"
         return begin_condition(device, Condition.DRIFTED, now, detail)
-    at_work = RunState.ASLEEP if setpoint.is_off else RunState.RUNNING
-    if reading.power_w is not None and reading.state is at_work and setpoint.draw_w > 0:
+    if reading.power_w is not None and _is_at_work(setpoint, reading) and setpoint.draw_w > 0:
         _learn(device, setpoint, reading.power_w / setpoint.draw_w)
     return []
 
 
-def _learn(device: Device, setpoint: OperatingPoint, ratio: float) -> None:
+def _is_at_work(setpoint: OperatingPoint, reading: Reading) -> bool:
+    return reading.state is (RunState.ASLEEP if setpoint.is_off else RunState.RUNNING)
+
+
+def _learn(device: Device, setpoint: OperatingPoint, ratio: float) -> bool:
     """What stands still says how much it draws there; one reading above what was expected already says how much it may:
-    else it would be brought back to where it was just shed from, and shed again."""
+    else it would be brought back to where it was just shed from, and shed again. Whether that is news."""
     if not 0.3 < ratio < 1.5:
-        return
-    stands_still, known = _stands_still(device), device.learned_at(setpoint)
+        return False
+    known = device.learned.get(setpoint.key)
+    if known is not None and known.at_w != setpoint.draw_w:
+        known = device.learned_at(setpoint)
+    stands_still = _stands_still(device)
     if not stands_still and ratio <= (known.upper if known is not None else 1.0):
-        return
+        return False
     if known is None:
         known = device.learned[setpoint.key] = DrawRatio(at_w=setpoint.draw_w)
     if stands_still:
-        known.observe(ratio)
-    else:
-        known.upper = ratio
+        return known.observe(ratio)
+    known.upper = ratio
+    return True
 
 
 def _repeats(setpoint: OperatingPoint, reading: Reading) -> bool:
@@ -331,7 +369,10 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
         and now - drawn_at <= stale_s
         and reading.state is not RunState.STARTING
     ):  # the first row of the table: settled, fresh, and nearly every device nearly always
-        device.reserved_w = device.planned_w = max(exact(device.draw_w), device.upper_w(setpoint))
+        drawn_w, upper_w = exact(device.draw_w), device.upper_w(setpoint)
+        device.reserved_w = device.planned_w = max(drawn_w, upper_w)
+        if (drawn_w <= upper_w or reading.power_w is None) and _is_at_rest(device, setpoint, reading):
+            device.quiet_w = min(upper_w, ABSURD * device.spec.rated_w)
         return []
     events: list[Event] = []
     if device.actuation is not None:
@@ -360,6 +401,15 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
     ):
         device.planned_w = min(device.reserved_w, device.upper_w(actuation.target))
     return events
+
+
+def _is_at_rest(device: Device, setpoint: OperatingPoint, reading: Reading) -> bool:
+    """Whether its last reading says plainly that it does what it was told, and nothing else is the matter with it."""
+    if device.conditions or device.failed_polls or device.drawn_at != reading.taken_at:
+        return False
+    return _is_at_work(setpoint, reading) and (
+        _repeats(setpoint, reading) or reported_point(device, reading) in (None, setpoint)
+    )
 
 
 def review_at(device: Device, now: Seconds, policy: Policy) -> Seconds:

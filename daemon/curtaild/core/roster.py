@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
-from curtaild.core.device import Device, Share
+from curtaild.core.device import RESTLESS, Device, Share, exact
 from curtaild.core.feeders import FeederTree
 from curtaild_drivers.contract import FeederId, Seconds, Watts
 
@@ -72,6 +72,12 @@ class Members:
         if device in self._movers:
             self._count_unseen(device)
         device.share = now
+
+    def count_draw(self, device: Device, draw_w: Watts) -> None:
+        """As `count`, where nothing but its draw is another than before."""
+        share, measured_w = device.share, exact(draw_w)
+        self.sums.measured_w += measured_w - share.measured_w
+        share.measured_w = measured_w
 
     @property
     def has_movers(self) -> bool:
@@ -146,10 +152,22 @@ class Roster:
 
     def touch(self, device: Device) -> None:
         """Something about `device` changed, by an input, a command, or from outside."""
+        device.quiet_w = RESTLESS
         self._touched[device] = None
 
     def touch_all(self, devices: Iterable[Device]) -> None:
-        self._touched.update(dict.fromkeys(devices))
+        for device in devices:
+            self.touch(device)
+
+    def heard(self, device: Device) -> None:
+        """`device` was read: most say what they said before, and only their draw is to be counted."""
+        if device.quiet_w == RESTLESS or device.draw_w is None:
+            self._touched[device] = None
+            return
+        feeder = device.spec.feeder
+        self.members[feeder].count_draw(device, device.draw_w)
+        self.changed.add(feeder)
+        self.unshown[device] = None
 
     @property
     def is_any_touched(self) -> bool:
@@ -163,7 +181,7 @@ class Roster:
             due_at, _, device = heapq.heappop(reviews)
             if due_at == device.review_at:
                 device.review_at = _FOREVER
-                self._touched[device] = None
+                self.touch(device)
         if most is None or len(self._touched) <= most:
             touched, self._touched = self._touched, {}
         else:
