@@ -68,6 +68,8 @@ class Fault(Enum):
     """Its network is cut while it keeps mining: no byte comes back. (A listener in user space cannot keep the
     kernel from accepting, so on the wire the connection opens and nothing ever follows.)"""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and every reading asks for it
+
 
 class MeterFault(Enum):
     """One misbehaviour of one meter."""

@@ -182,7 +182,8 @@ class Miner:
     @property
     def rate_hs(self) -> float:
         """True hashrate: nothing while it boots or sleeps, else what its draw yields."""
-        if self._state in (RunState.ASLEEP, RunState.IDLE) or self.is_booting:
+        phases, state = self._phases, self._state
+        if state is RunState.ASLEEP or state is RunState.IDLE or (phases and phases[0].stage is Stage.BOOT):
             return 0.0
         if self.power_w != self._rated_at_w:  # most stand still most of the time
             self._rated_at_w, self._rate_hs = self.power_w, self.model.rate_hs(self.power_w / self._unit)
@@ -201,6 +202,12 @@ class Miner:
         if self.model.lowest_limit_w is None:
             return None
         return self.setting.limit_w * self.setting.percent / 100.0
+
+    def measured(self) -> tuple[Watts, float]:
+        """One sample of its power sensor and its hashrate: as `measured_w` and `measured_hs`, for the price of one."""
+        sensor, scatter = self._noise.pair()
+        bias = self._fault_bias if self._odds and Fault.BIAS in self._odds else self._bias
+        return self.power_w * bias * (1.0 + _SENSOR_NOISE * sensor), self.rate_hs * (1.0 + _RATE_NOISE * scatter)
 
     def measured_w(self) -> Watts:
         """One sample of its own power sensor: the unit's constant error and a little noise."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
+from statistics import NormalDist
 
 _MASK = (1 << 64) - 1
 _STEPS = 1 << 53  # as many numbers as a double has between 0 and 1
-_TURN = 2.0 * math.pi
 
 
 class Noise:
@@ -29,12 +28,29 @@ class Noise:
 
     def normal(self, spread: float) -> float:
         """The next number around 0 with standard deviation `spread`, cut at three of them: no sensor is wilder."""
-        first = (self._state + 0x9E3779B97F4A7C15) & _MASK  # `uniform` twice, written out: every reading asks for it
-        self._state = second = (first + 0x9E3779B97F4A7C15) & _MASK
-        first = ((first ^ (first >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        first = ((first ^ (first >> 27)) * 0x94D049BB133111EB) & _MASK
-        second = ((second ^ (second >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        second = ((second ^ (second >> 27)) * 0x94D049BB133111EB) & _MASK
-        radius = math.sqrt(-2.0 * math.log(1.0 - ((first ^ (first >> 31)) >> 11) / _STEPS))
-        drawn = radius * math.cos(_TURN * (((second ^ (second >> 31)) >> 11) / _STEPS))
-        return spread * (drawn if -3.0 < drawn < 3.0 else math.copysign(3.0, drawn))
+        return spread * self.pair()[0]
+
+    def pair(self) -> tuple[float, float]:
+        """Two numbers around 0 with standard deviation 1, cut at three: a reading of watts and hashrate asks for both,
+        and of one draw each takes half of the bits."""
+        self._state = mixed = (self._state + 0x9E3779B97F4A7C15) & _MASK  # `uniform`, written out
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+        mixed ^= mixed >> 31
+        high, low = mixed >> 32, mixed & 0xFFFFFFFF
+        first, second = high >> 20, low >> 20
+        return (
+            _NORMAL[first] + _RISE[first] * (high & 0xFFFFF),
+            _NORMAL[second] + _RISE[second] * (low & 0xFFFFF),
+        )
+
+
+def _quantile(place: int) -> float:
+    """Of the normal distribution, cut at three."""
+    least, most = 1, _PLACES - 1
+    return max(-3.0, min(3.0, NormalDist().inv_cdf(min(max(place, least), most) / _PLACES)))
+
+
+_PLACES = 4096
+_NORMAL = [_quantile(place) for place in range(_PLACES)]
+_RISE = [(_quantile(place + 1) - _NORMAL[place]) / (1 << 20) for place in range(_PLACES)]

@@ -94,11 +94,17 @@ class _InMotion:
     """The miners of a feeder that are changing, in the order in which they began: sums come out the same in every
     run. `is_new`: somebody has begun or ceased to since that was last noted."""
 
-    __slots__ = ("_miners", "is_new")
+    __slots__ = ("_left", "_miners", "is_new")
 
     def __init__(self) -> None:
         self._miners: dict[Miner, None] = {}
+        self._left: dict[Miner, None] = {}
         self.is_new = True
+
+    def take_moved(self) -> list[Miner]:
+        """Who has changed since this was last asked."""
+        moved, self._left = [*self._miners, *self._left], {}
+        return moved
 
     def __iter__(self) -> Iterator[Miner]:
         return iter(self._miners)
@@ -113,6 +119,7 @@ class _InMotion:
     def discard(self, miner: Miner) -> None:
         self.is_new = True
         self._miners.pop(miner, None)
+        self._left[miner] = None
 
 
 @dataclass(slots=True)
@@ -236,6 +243,10 @@ class Plant:
         node = self._nodes.get(device_id)
         return self._miners[device_id].power_w if node is None else node.power_w
 
+    def take_moved_miners(self) -> list[Miner]:
+        """The miners whose draw or state has changed since this was last asked, perhaps one of them twice."""
+        return [miner for feeder in self._feeders.values() for miner in feeder.in_motion.take_moved()]
+
     def true_feeder_power_w(self, feeder_id: str) -> Watts:
         """What really flows into a feeder now: its devices, its children, and its own auxiliary load."""
         return self._flow_w(self._feeders[FeederId(feeder_id)])
@@ -304,7 +315,8 @@ class Plant:
 
     def read(self, device_id: str, now: Seconds) -> Reading:
         """What a driver's `read` would return at `now`. Raises `Unreachable` and `BadReply` as faults dictate."""
-        self.advance(now)
+        if now > self._now:
+            self.advance(now)
         miner = self._miners[device_id]
         measures, state = miner.model.measures_power, miner.state
         if not miner.is_sound:
@@ -314,14 +326,8 @@ class Plant:
             if state is RunState.ASLEEP and not self._answers_asleep(miner):
                 return Reading(taken_at=now, state=RunState.UNKNOWN)
             measures = measures and not miner.has(Fault.NAN_POWER)
-        return Reading(
-            taken_at=now,
-            state=state,
-            power_w=miner.measured_w() if measures else None,
-            rate=miner.measured_hs(),
-            point_key=miner.point_key,
-            limit_w=miner.set_limit_w,
-        )
+        power_w, rate_hs = miner.measured()
+        return Reading(now, state, power_w if measures else None, rate_hs, miner.point_key, miner.set_limit_w)
 
     def apply(self, device_id: str, point: OperatingPoint, now: Seconds) -> Outcome:
         """Bring a device towards `point` as a driver would; its draw then follows its physics.

@@ -113,6 +113,10 @@ class MixedPlant(Plant):
         """Miners and nodes."""
         return (*self.device_ids, *self.node_ids)
 
+    def take_moved(self) -> list[DeviceId]:
+        """Whose draw or rate may have changed since this was last asked: nodes always."""
+        return [*(DeviceId(miner.id) for miner in self.take_moved_miners()), *self.node_ids]
+
     def true_rate(self, device_id: DeviceId) -> float:
         """What a device truly gets done: H/s, or a node's share of its full throughput."""
         kind = self._kinds.get(device_id)
@@ -122,9 +126,9 @@ class MixedPlant(Plant):
         return kind.rate(node.power_w) if node.state is RunState.RUNNING else 0.0
 
     def read(self, device_id: str, now: Seconds) -> Reading:
-        kind = self._kinds.get(DeviceId(device_id))
-        if kind is None:
+        if device_id not in self._kinds:
             return super().read(device_id, now)
+        kind = self._kinds[DeviceId(device_id)]
         self.advance(now)
         node = self.node(device_id)
         is_off = node.power in (Power.OFF, Power.POWERING_OFF)

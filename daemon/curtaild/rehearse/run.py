@@ -59,8 +59,7 @@ class Core:
             self.falls_s[event.device] = max(self.falls_s.get(event.device, 0.0), event.at - began_at)
 
     def is_watched(self, device: DeviceId) -> bool:
-        known = self.site.devices[device]
-        return known.actuation is not None or known.setpoint is None
+        return self.site.devices[device].is_watched
 
     def reserved_w(self) -> Watts:
         """What the root may be drawing as far as the core knows (W)."""
@@ -152,10 +151,11 @@ class _Recorder:
         self._trace = trace
         self._stated = stated
         self._core = controller if isinstance(controller, Core) else None
-        groups = emulated.group_of
-        self._members = {
-            group: [device for device in self._plant.all_ids if groups[device] == group] for group in trace.groups_w
-        }
+        ids, groups = self._plant.all_ids, emulated.group_of
+        members = {group: [device for device in ids if groups[device] == group] for group in trace.groups_w}
+        self._place = {device: (group, place) for group in members for place, device in enumerate(members[group])}
+        self._drawn_w = {group: [self._plant.true_power_w(one) for one in members[group]] for group in members}
+        self._rates = {group: [self._plant.true_rate(one) for one in members[group]] for group in members}
         self._worth = Worth.of(emulated.site)
         self._sums_w = dict.fromkeys(self._feeders, 0.0)
         self._least_w = dict.fromkeys(self._feeders, float("inf"))
@@ -183,12 +183,15 @@ class _Recorder:
             slots.limit_w.append(self._least_w[feeder])
             self._sums_w[feeder] = 0.0
             self._least_w[feeder] = float("inf")
+        for device in self._plant.take_moved():
+            group, place = self._place[device]
+            self._drawn_w[group][place] = self._plant.true_power_w(device)
+            self._rates[group][place] = self._plant.true_rate(device)
         earned = 0.0
-        plant = self._plant
-        for group, devices in self._members.items():
-            power_w = sum(plant.true_power_w(device) for device in devices)
+        for group, drawn_w in self._drawn_w.items():
+            power_w = sum(drawn_w)
             self._trace.groups_w[group].append(power_w)
-            earned += self._worth.per_h(group, sum(plant.true_rate(device) for device in devices), power_w)
+            earned += self._worth.per_h(group, sum(self._rates[group]), power_w)
         self._trace.earned_per_h.append(earned)
         allowed_w, true_w = min(self._trace.limit_w[-1], self._demand_w), self._trace.true_w[-1]
         if self._core is not None and allowed_w - true_w > _NOTHING_LOST * allowed_w:

@@ -35,6 +35,7 @@ from curtaild_drivers.contract import (
     FeederId,
     OutcomeUnknown,
     Seconds,
+    Unreachable,
 )
 
 TICK_S = 1.0
@@ -87,7 +88,7 @@ class Shell:
         self._busy: dict[DeviceId, Command | None] = {}
         self._due: list[tuple[Seconds, int, DeviceId]] = []
         self._round: dict[DeviceId, int] = dict.fromkeys(self._poll_s, 0)
-        self._failures: dict[DeviceId, int] = {}
+        self._failures: dict[DeviceId, int] = dict.fromkeys(self._poll_s, 0)
         self._outages = Outages()
         self._late: list[tuple[Seconds, PollFailure]] = []
         self._to_tell = _messages(orders, begins_at, self._root)
@@ -142,36 +143,40 @@ class Shell:
     def _read_devices(self, now: Seconds) -> None:
         while self._late and self._late[0][0] <= now:
             self._inputs.poll_failures.append(self._late.pop(0)[1])
-        due = self._due
+        due, rounds, is_lost = self._due, self._round, self._is_lost(now)
         while due and due[0][0] <= now:
             _, round_, device = heapq.heappop(due)
-            if round_ == self._round[device]:
-                self._read(device, now)
+            if round_ == rounds[device]:
+                self._read(device, now, is_lost)
 
-    def _read(self, device: DeviceId, now: Seconds) -> None:
-        failure: PollFailure | None = None
-        if self._is_lost(now):
-            failure = PollFailure(device, Condition.UNREACHABLE, "no answer")
-        else:
-            try:
-                self._inputs.readings.append((device, self._plant.read(device, now)))
-            except BadReply as error:
-                self._inputs.poll_failures.append(PollFailure(device, Condition.BAD_REPLY, str(error)))
-            except DriverError as error:
-                failure = PollFailure(device, Condition.UNREACHABLE, str(error))
-        poll_s = self._poll_s[device]
-        failures = self._failures[device] = self._failures.get(device, 0) + 1 if failure is not None else 0
-        if failure is not None:
-            self._late.append((now + READ_DEADLINE_S, failure))
-            self._outages.failed(device, now, is_put_off=failures > IN_RHYTHM)
-        else:
+    def _read(self, device: DeviceId, now: Seconds, is_lost: bool) -> None:
+        try:
+            if is_lost:
+                raise Unreachable("no answer")
+            self._inputs.readings.append((device, self._plant.read(device, now)))
+        except BadReply as error:
+            self._inputs.poll_failures.append(PollFailure(device, Condition.BAD_REPLY, str(error)))
+        except DriverError as error:
+            self._failed(device, now, str(error))
+            return
+        if self._failures[device]:
+            self._failures[device] = 0
             for other in self._outages.answered(device):
                 self._look_soon(other)
-        if failures > IN_RHYTHM:
-            pause_s = max(poll_s, min(LONGEST_PAUSE_S, poll_s * 2.0 ** min(failures - IN_RHYTHM, 8)))
-        else:
-            pause_s = min(poll_s, WATCH_S) if self._controller.is_watched(device) else poll_s
-        self._look_at(device, now + max(pause_s, READ_DEADLINE_S if failure is not None else 0.0))
+        poll_s = self._poll_s[device]
+        self._look_at(device, now + (min(poll_s, WATCH_S) if self._controller.is_watched(device) else poll_s))
+
+    def _failed(self, device: DeviceId, now: Seconds, detail: str) -> None:
+        failures, poll_s = self._failures[device] + 1, self._poll_s[device]
+        self._failures[device] = failures
+        self._late.append((now + READ_DEADLINE_S, PollFailure(device, Condition.UNREACHABLE, detail)))
+        is_put_off = failures > IN_RHYTHM
+        self._outages.failed(device, now, is_put_off)
+        if is_put_off:
+            poll_s = max(poll_s, min(LONGEST_PAUSE_S, poll_s * 2.0 ** min(failures - IN_RHYTHM, 8)))
+        elif self._controller.is_watched(device):
+            poll_s = min(poll_s, WATCH_S)
+        self._look_at(device, now + max(poll_s, READ_DEADLINE_S))
 
     def _look_soon(self, device: DeviceId) -> None:
         self._look_at(device, self.now + zlib.crc32(device.encode()) / 2**32 * FIRST_ROUND_S)
