@@ -27,7 +27,7 @@ from core.rig import (
 from core.virtual_site import VirtualSite
 from curtaild.core import cycle
 from curtaild.core.allocation import Allocation, AllocationId, AllocationReceived, HeartbeatReceived, Issuer
-from curtaild.core.cycle import absorb, step
+from curtaild.core.cycle import absorb, make_more, step
 from curtaild.core.events import (
     Ack,
     ActuationChanged,
@@ -140,6 +140,34 @@ def test_the_largest_shed_is_sent_first() -> None:
         (command.shed_w for command in decision.commands), reverse=True
     )
     assert {command.device for command in decision.commands[:2]} == {"m1", "m2"}
+
+
+def test_the_largest_sheds_can_be_sent_before_the_others_are_made() -> None:
+    points = [SWITCH, MODES, SLIDER]
+
+    def about_to_stop() -> tuple[PaperSite, Inputs]:
+        site = PaperSite(specs=[spec_of(f"m{index}", points[index % 3]) for index in range(12)])
+        site.tick(site.states(None))
+        site.run(5)
+        return site, Inputs(grid=[AllocationReceived(site.states(0.0))])
+
+    site, inputs = about_to_stop()
+    whole = step(site.site, inputs, site.now + 1.0)
+    site, inputs = about_to_stop()
+    first = step(site.site, inputs, site.now + 1.0, at_once=5)
+    assert len(first.commands) == 5
+    assert first.commands == whole.commands[:5]
+    commands, events = first.commands, first.events
+    for many in (5, 2):
+        more, issued = make_more(site.site, site.now + 1.0, 5)
+        assert len(more) == many
+        commands += more
+        events += issued
+    assert commands == whole.commands
+    assert [event for event in events if isinstance(event, ActuationChanged)] == [
+        event for event in whole.events if isinstance(event, ActuationChanged)
+    ]
+    assert not site.site.left_over
 
 
 def test_a_limit_of_zero_switches_all_off_and_tells_what_stands_by() -> None:

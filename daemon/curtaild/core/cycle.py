@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import NamedTuple
 
 from curtaild.core import dispatch, interlock, reserve
@@ -76,8 +75,12 @@ def hear(site: Site, messages: Sequence[GridMessage], now: Seconds) -> list[Even
     return with_watts(site, [event for message in messages for event in site.link.receive(message, now)])
 
 
-def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
-    """Take what arrived, decide, tell. Raises nothing on any input the edges can produce."""
+def step(site: Site, inputs: Inputs, now: Seconds, at_once: int | None = None) -> Decision:
+    """Take what arrived, decide, tell. Raises nothing on any input the edges can produce.
+
+    `at_once`: of a shed only so many commands are made here, the largest, so that they are on their way before
+    `make_more` makes the others.
+    """
     events = [event for message in inputs.grid for event in site.link.receive(message, now)]
     events += site.link.advance(now)
     events += _take_news(site, inputs, now)
@@ -86,13 +89,19 @@ def step(site: Site, inputs: Inputs, now: Seconds) -> Decision:
     events += _reserve(site, now)
     site.stirred |= site.tallies.refresh()
     events += _set_limits(site, now)
-    commands, starts, issued = _dispatch(site, now)
+    commands, starts, issued = _dispatch(site, now, at_once)
     events += issued
     events += tell(site, now)
     site.unshown_feeders |= site.stirred
     site.stirred = set()
     site.stepped_at = now
     return Decision(commands, with_watts(site, events), site.link.next_change_at(now), starts)
+
+
+def make_more(site: Site, now: Seconds, most: int) -> tuple[list[Command], list[Event]]:
+    """The next of the commands that the last `step` decided on and did not make, and what follows from them."""
+    moves, site.left_over = site.left_over[:most], site.left_over[most:]
+    return _issue(site, moves, now)
 
 
 def absorb(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
@@ -270,7 +279,7 @@ def _ramps(site: Site, now: Seconds) -> dict[FeederId, float]:
 # ---- what shall be drawn --------------------------------------------------------------------------
 
 
-def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[FeederId], list[Event]]:
+def _dispatch(site: Site, now: Seconds, at_once: int | None) -> tuple[list[Command], list[FeederId], list[Event]]:
     """One kind of move in a cycle: what must fall; else what loses money; else what may rise; else an exchange. And the
     feeders whose fans are to be started."""
     room = room_of(site, now)
@@ -306,6 +315,11 @@ def _dispatch(site: Site, now: Seconds) -> tuple[list[Command], list[FeederId], 
                 del wanted[move.device]
     if not moves:
         moves = _exchange(site, room, now)
+    devices = site.devices
+    moves = sorted(moves, key=lambda move: move.target.draw_w - devices[move.device].planned_w)
+    site.left_over = []
+    if at_once is not None and moves and not moves[0].is_raise:
+        moves, site.left_over = moves[:at_once], moves[at_once:]
     commands, issued = _issue(site, moves, now)
     return commands, starts, issued + deficits
 
@@ -359,7 +373,7 @@ def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> l
 
 
 def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], list[Event]]:
-    """Make the commands: the largest shed first."""
+    """Make the commands of moves that come with the largest shed first."""
     commands: list[Command] = []
     events: list[Event] = []
     issued: list[Device] = []
@@ -395,7 +409,6 @@ def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], 
     site.roster.touch_all(issued)
     for feeder in feeders_shed:
         site.shed_at.update(dict.fromkeys(site.tree.paths[feeder], now))
-    commands.sort(key=attrgetter("shed_w"), reverse=True)
     return commands, events
 
 

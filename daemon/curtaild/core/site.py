@@ -15,7 +15,7 @@ from curtaild.core.interlock import Interlock
 from curtaild.core.limits import UNLIMITED, Ceiling, within
 from curtaild.core.link import Link, LinkPolicy
 from curtaild.core.policy import Policy
-from curtaild.core.room import Room
+from curtaild.core.room import Move, Room
 from curtaild.core.roster import Roster
 from curtaild.core.status import DeviceStatus, FeederStatus
 from curtaild.core.tally import Tallies
@@ -46,7 +46,7 @@ class Site:
     deficits changed in this cycle; only of those, and of what was absorbed before it, is the `room` found anew.
     `unwatched`: those that are to be judged in this cycle. `spoken_for`: those for which a limit, a firm limit or a
     ramp was stated. `witness`: what meters say of the limits. `unshown_feeders`: of whom the status was not read off
-    since something happened.
+    since something happened. `left_over`: moves that the last cycle decided on and made no commands of yet.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Site:
         self.limited_at: Seconds = now
         self.exchange_at: Seconds = now
         self.exchange: Exchange | None = None
+        self.left_over: list[Move] = []
         self.shed_at: dict[FeederId, Seconds] = {}
         for intent in intents:
             self._resume(intent, now)
