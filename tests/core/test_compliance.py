@@ -51,14 +51,14 @@ class Trace:
         for _ in range(seconds):
             self.now += 1.0
             in_force = [allocation] if allocation is not None else []
-            self.told += self.compliance.follow(in_force, held, {SITE: standing}.get, self.now)
+            self.told += self.compliance.follow(in_force, held, {SITE: standing}.get, {SITE}, self.now)
         return self
 
     def draws(self, drawn_w: Watts, seconds: int = 1, limit_w: Watts = 1_000.0) -> Trace:
         for _ in range(seconds):
             self.now += 1.0
             standing = {SITE: stands(drawn_w, limit_w=limit_w)}
-            self.told += self.compliance.watch(standing.get, standing, self.policy, self.reach_by_s, self.now)
+            self.told += self.compliance.watch(standing.get, standing, standing, self.policy, self.reach_by_s, self.now)
         return self
 
     def stages(self) -> list[AckStage]:
@@ -171,6 +171,30 @@ def test_the_next_breach_has_another_id() -> None:
 def test_a_grave_breach_is_escalated_before_its_minute_is_over() -> None:
     trace = Trace(replace(EXACT, response_s=0.0)).draws(1_050.0, 10).draws(1_250.0, 1)
     assert [stage for _, stage in trace.breaches()] == [ACTIVE, ESCALATED]
+
+
+def test_an_escalated_breach_is_looked_at_again_only_when_its_feeder_stands_otherwise() -> None:
+    trace = Trace().draws(900.0).draws(1_900.0, 90)
+    assert [stage for _, stage in trace.breaches()][-1] is ESCALATED
+    asked: list[FeederId] = []
+
+    def under(feeder: FeederId) -> Standing:
+        asked.append(feeder)
+        return stands(800.0)
+
+    def passes(changed: Collection[FeederId], seconds: int) -> list[Event]:
+        told: list[Event] = []
+        for _ in range(seconds):
+            trace.now += 1.0
+            told += trace.compliance.watch(under, changed, (), trace.policy, {}, trace.now)
+        return told
+
+    assert passes((), 60) == []
+    assert asked == []
+    assert passes({SITE}, 1) == []
+    (end,) = passes((), 10)  # from here time goes on for it
+    assert isinstance(end, BreachChanged)
+    assert end.stage is RESOLVED
 
 
 def test_no_breach_in_the_grace_of_a_lower_limit() -> None:

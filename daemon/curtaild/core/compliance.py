@@ -62,16 +62,19 @@ class Compliance:
     _breach_count: int = 0
     _grace_until: dict[FeederId, Seconds] = field(default_factory=dict)
     _over: set[FeederId] = field(default_factory=set)
+    _escalated: set[FeederId] = field(default_factory=set)
 
     def follow(
         self,
         in_force: Iterable[Allocation],
         held: Collection[AllocationId],
         standing_of: StandingOf,
+        changed: Collection[FeederId],
         now: Seconds,
     ) -> list[Event]:
         """`applying` when an allocation begins, `reached` or `shortfall` by what is drawn, `ended` when it is over: one
-        of those `held` that a newer one only covers for a while is not."""
+        of those `held` that a newer one only covers for a while is not. `changed`: the feeders that may stand otherwise
+        than in the last cycle."""
         events: list[Event] = []
         current = {allocation.id: allocation for allocation in in_force}
         kept = current.keys() | held
@@ -83,6 +86,8 @@ class Compliance:
             track = self._tracks.get(allocation.id)
             if track is not None and track.stage is AckStage.REACHED:
                 continue  # what happens after it was reached is told as a breach
+            if track is not None and allocation.feeder not in changed and allocation.reach_by_s is None:
+                continue
             standing = standing_of(allocation.feeder)
             if standing is None:
                 continue
@@ -98,19 +103,21 @@ class Compliance:
     def watch(
         self,
         standing_of: StandingOf,
-        changed: Iterable[FeederId],
+        changed: Collection[FeederId],
+        may_be_over: Iterable[FeederId],
         policy: Policy,
         reach_by_s: Mapping[FeederId, Seconds],
         now: Seconds,
     ) -> list[Event]:
-        """Breaches: active → escalated → resolved, under one id. Looked at are the feeders that `changed` names, whose
-        limit is another than `limit_w` or which may be over it, and those that are or were over: for them time goes
-        on."""
+        """Breaches: active → escalated → resolved, under one id. Looked at are, of the feeders that `changed` as in
+        `follow`, those whose limit is another than `limit_w` or which `may_be_over` it; and those that are or were
+        over: for them time goes on, except where a breach is escalated and can only end."""
         events: list[Event] = []
-        for feeder in sorted(self._over.union(changed)):
+        for feeder in sorted(self._over.union(may_be_over, self._escalated.intersection(changed))):
             standing = standing_of(feeder)
             if standing is None:
                 self._over.discard(feeder)
+                self._escalated.discard(feeder)
                 continue
             before_w = self.limit_w.get(feeder)
             if before_w is None or standing.limit_w < before_w:
@@ -125,10 +132,9 @@ class Compliance:
     ) -> list[Event]:
         over_w = standing.lasting_w - standing.limit_w
         is_over = over_w > policy.margin_w(standing.limit_w)
-        if is_over or breach.over_since is not None:
-            self._over.add(feeder)
-        else:
-            self._over.discard(feeder)
+        can_only_end = is_over and breach.stage is BreachStage.ESCALATED
+        _place(self._escalated, feeder, can_only_end)
+        _place(self._over, feeder, not can_only_end and (is_over or breach.over_since is not None))
         if is_over:
             breach.under_since = None
         elif over_w <= 0 and breach.under_since is None:
@@ -167,6 +173,10 @@ class Compliance:
 
     def active_breaches(self) -> dict[FeederId, BreachStage]:
         return {feeder: breach.stage for feeder, breach in self._breaches.items() if breach.id is not None}
+
+
+def _place(group: set[FeederId], feeder: FeederId, belongs: bool) -> None:
+    (group.add if belongs else group.discard)(feeder)
 
 
 def _stage_now(track: _Track, standing: Standing, now: Seconds) -> tuple[AckStage, str | None]:

@@ -9,7 +9,7 @@ makes the commands, `compliance` tells the grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ from curtaild.core.market import earns_too_little
 from curtaild.core.room import MILLIWATT, Move, Room
 from curtaild.core.shed import shed
 from curtaild.core.site import Site
-from curtaild.core.telling import look_over, tell, with_watts
+from curtaild.core.telling import tell, with_watts
 from curtaild_drivers.contract import (
     DeviceId,
     FeederId,
@@ -44,6 +44,7 @@ from curtaild_drivers.contract import (
     Watts,
 )
 
+_RATING = (UNLIMITED, "rating")
 RECOUNTED_AT_ONCE = 250
 """Devices counted anew between two cycles at a time: ten thousand that were just told something would be a stall."""
 
@@ -109,7 +110,6 @@ def absorb(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
     events = _take_news(site, news, now) + _recount(site, now, site.was_in_grace, RECOUNTED_AT_ONCE)
     counted = site.tallies.recount()
     keep_room(site, counted, now)
-    look_over(site, counted)
     site.unshown_feeders |= counted
     return events
 
@@ -190,13 +190,10 @@ def _witness(site: Site) -> dict[FeederId, bool]:
     return witness
 
 
-def _agreement(tree: FeederTree, witness: Mapping[FeederId, bool]) -> Iterator[tuple[FeederId, bool]]:
-    """Of each feeder, whether meters show every limit above it kept."""
-    found: dict[FeederId | None, bool | None] = {None: None}
-    for feeder in reversed(tree.bottom_up):
-        above, own = found[tree.specs[feeder].parent], witness.get(feeder)
-        found[feeder] = above if own is None else own and above is not False
-        yield feeder, found[feeder] is True
+def _agrees(tree: FeederTree, witness: Mapping[FeederId, bool], feeder: FeederId) -> bool:
+    """Whether meters show every limit at the feeder and above it kept, and there is one that does."""
+    said = [witness[above] for above in tree.paths[feeder] if above in witness]
+    return bool(said) and all(said)
 
 
 # ---- what may be drawn ----------------------------------------------------------------------------
@@ -207,9 +204,10 @@ def _reserve(site: Site, now: Seconds) -> list[Event]:
     roster = site.roster
     witness = _witness(site)
     if witness != site.witness:
+        changed = [feeder for feeder, _ in witness.items() ^ site.witness.items()]
         site.witness = witness
-        for feeder, agrees in _agreement(site.tree, witness):
-            members = roster.members[feeder]
+        for feeder in {below for above in changed for below in site.tree.below[above]}:
+            members, agrees = roster.members[feeder], _agrees(site.tree, witness, feeder)
             if agrees is not members.meter_agrees:
                 members.meter_agrees = agrees
                 roster.touch_all(members.flying)
@@ -241,15 +239,19 @@ def _set_limits(site: Site, now: Seconds) -> list[Event]:
     speaks_for = tuple(dict.fromkeys((*stated, *firm, *ramps)))
     for feeder in dict.fromkeys((*site.spoken_for, *speaks_for)):
         rating_w = site.tree.specs[feeder].rating_w
-        ceiling, source = stated.get(feeder, (UNLIMITED, "rating"))
+        ceiling, source = said = stated.get(feeder, _RATING)
         before, held_w = site.limits.get(feeder), site.ramp_w.get(feeder, 0.0)
+        is_plain = feeder not in ramps and not site.has_flex and site.firm_w.get(feeder) == rating_w
+        if is_plain and before == said and held_w == site.limit_w_of[feeder]:
+            continue  # of a thousand racks, nearly all are as they were
         if before is None or before[0] != ceiling:
             events.append(LimitChanged(now, feeder, before[0] if before is not None else None, ceiling, source))
             site.limited_at, site.exchange_at = now, now
         limit_w, firm_w = within(ceiling, rating_w), within(firm.get(feeder, UNLIMITED), rating_w)
         ramp_w = min(limit_w, _ramped_w(site, feeder, ramps[feeder], held_w, dt_s)) if feeder in ramps else limit_w
-        if before != (ceiling, source) or ramp_w != held_w or firm_w != site.firm_w.get(feeder):
+        if before != said or ramp_w != held_w or firm_w != site.firm_w.get(feeder):
             site.stirred.add(feeder)
+            site.tallies.restated.add(feeder)
         site.limits[feeder], site.limit_w_of[feeder] = (ceiling, source), limit_w
         site.firm_w[feeder], site.ramp_w[feeder] = firm_w, ramp_w
     site.spoken_for = speaks_for
@@ -367,6 +369,7 @@ def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> l
         if ended_or_began or abs(deficit_w - before_w) > 0.01 * site.tree.specs[feeder].rating_w:
             site.deficits[feeder] = deficit_w
             site.stirred.add(feeder)
+            site.tallies.restated.add(feeder)
             spared_w = min(deficit_w, site.tallies[feeder].spared_w, max(0.0, site.firm_w[feeder] - limit_w))
             events.append(DeficitChanged(now, feeder, deficit_w, spared_w))
     return events

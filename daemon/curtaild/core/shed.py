@@ -182,7 +182,7 @@ def _choose(
     over_w = shedding.over_w
     why = ", past the flex of what it feeds" if is_firm else ""
     for feeder in tree.bottom_up:
-        if over_w[feeder] <= MILLIWATT:
+        if over_w[feeder] <= MILLIWATT or not any(by_feeder.get(leaf) for leaf in tree.below[feeder]):
             continue
         rule = f"{feeder} over by {over_w[feeder]:.0f} W{why}", feeder
         trusted: list[_OnLeaf] = []

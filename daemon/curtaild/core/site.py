@@ -44,7 +44,7 @@ class Site:
 
     A site of a thousand racks costs no more than what happens in it: `stirred` are the feeders whose sums, limits or
     deficits changed in this cycle; only of those, and of what was absorbed before it, is the `room` found anew.
-    `unwatched`: those that are to be judged in this cycle. `spoken_for`: those for which a limit, a firm limit or a
+    `spoken_for`: those for which a limit, a firm limit or a
     ramp was stated. `witness`: what meters say of the limits. `unshown_feeders`: of whom the status was not read off
     since something happened. `left_over`: moves that the last cycle decided on and made no commands of yet.
     """
@@ -161,7 +161,6 @@ class Site:
                 interlock.spec = spec.interlock
         self.tallies = Tallies(tree, self.meters, self.roster, self.policy)
         self.stirred = set(tree.specs)
-        self.unwatched: set[FeederId] = set()
         self.unshown_feeders = set(tree.specs)
         self.spoken_for = tuple(tree.specs)
         self.room = Room(over_w=dict.fromkeys(tree.specs, 0.0), free_w=dict.fromkeys(tree.specs, 0.0))

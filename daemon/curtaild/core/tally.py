@@ -57,6 +57,16 @@ class FeederTally:
     total_reserved_w: Watts = 0.0
     total_planned_w: Watts = 0.0
 
+    def stands_otherwise(self, before: FeederTally) -> bool:
+        """Whether anything that the grid is told of a feeder is another than `before`."""
+        return (
+            self.total_reserved_w != before.total_reserved_w
+            or self.total_planned_w != before.total_planned_w
+            or self.lowest_w != before.lowest_w
+            or self.spared_w != before.spared_w
+            or self.auxiliary_w != before.auxiliary_w
+        )
+
     def add(self, other: FeederTally, instead_of: FeederTally) -> None:
         """Count `other` where `instead_of` was counted before."""
         self.devices += other.devices - instead_of.devices
@@ -102,10 +112,12 @@ class _Sight(NamedTuple):
 
 
 class Tallies:
-    """One tally per feeder, kept from cycle to cycle. `_moving`: feeders with devices that moved since a meter saw
-    them, whom its next sample concerns."""
+    """One tally per feeder, kept from cycle to cycle. `restated`: those of which something else is to be told the grid
+    than before, until somebody takes them off. `_moving`: feeders with devices that moved since a meter saw them, whom
+    its next sample concerns."""
 
-    __slots__ = ("_by_feeder", "_children", "_meters", "_moving", "_policy", "_roster", "_seen_by", "_sights", "_tree")
+    __slots__ = ("_by_feeder", "_children", "_meters", "_moving", "_policy", "_roster", "_seen_by", "_sights", "_tree",
+                 "restated")  # fmt: skip
 
     def __init__(
         self, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder], roster: Roster, policy: Policy
@@ -118,6 +130,7 @@ class Tallies:
         }
         self._sights: dict[FeederId | None, _Sight] = {}
         self._moving: set[FeederId] = set()
+        self.restated: set[FeederId] = set(tree.specs)
         roster.changed.update(tree.specs)
 
     def __getitem__(self, feeder: FeederId) -> FeederTally:
@@ -176,6 +189,8 @@ class Tallies:
                     own.beside_w = own.auxiliary_w + own.unseen_w
                 own.total_reserved_w, own.total_planned_w = exact(own.total_reserved_w), exact(own.total_planned_w)
             before, self._by_feeder[feeder] = self._by_feeder[feeder], own
+            if own.stands_otherwise(before):
+                self.restated.add(feeder)
             parent = self._tree.specs[feeder].parent
             if parent is not None:
                 self._children[parent].add(own, before)

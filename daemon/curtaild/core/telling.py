@@ -19,21 +19,24 @@ def tell(site: Site, now: Seconds) -> list[Event]:
     reach_by_s = {
         allocation.feeder: allocation.reach_by_s for allocation in in_force if allocation.reach_by_s is not None
     }
-    look_over(site, site.stirred)
-    watched, site.unwatched = site.unwatched | site.meters.keys(), set()
+    changed, site.tallies.restated = site.tallies.restated | site.meters.keys(), set()
+    held = {allocation.id for allocation in site.link.memory.allocations}
     return [
-        *site.compliance.follow(in_force, {held.id for held in site.link.memory.allocations}, standing_of, now),
-        *site.compliance.watch(standing_of, watched, site.policy, reach_by_s, now),
+        *site.compliance.follow(in_force, held, standing_of, changed, now),
+        *site.compliance.watch(standing_of, changed, _may_be_over(site, changed), site.policy, reach_by_s, now),
     ]
 
 
-def look_over(site: Site, feeders: Iterable[FeederId]) -> None:
-    """Which of these are to be judged: whose limit is another than before, or may not be kept."""
+def _may_be_over(site: Site, changed: Iterable[FeederId]) -> list[FeederId]:
+    """Which of these are to be judged: whose limit is another than before, or may not be kept, or whose meter says."""
     tallies, limits_w, before_w = site.tallies, site.limit_w_of, site.compliance.limit_w
-    for feeder in feeders:
-        limit_w = limits_w[feeder]
-        if tallies[feeder].total_reserved_w > limit_w or before_w.get(feeder) != limit_w:
-            site.unwatched.add(feeder)
+    return [
+        feeder
+        for feeder in changed
+        if feeder in site.meters
+        or tallies[feeder].total_reserved_w > limits_w[feeder]
+        or before_w.get(feeder) != limits_w[feeder]
+    ]
 
 
 def _standing(site: Site, feeder: FeederId) -> Standing | None:
