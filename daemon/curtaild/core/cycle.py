@@ -142,7 +142,11 @@ def _take_news(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
         device = devices.get(device_id)
         if device is not None:
             events += reserve.observe(device, reading, now, site.policy)
-            heard(device)
+            more_w = heard(device)
+            if more_w:
+                path = site.tree.paths[device.spec.feeder]
+                site.tallies.count_draw(path, more_w)
+                site.unshown_feeders.update(path)
     for failure in news.poll_failures:
         device = devices.get(failure.device)
         if device is not None:

@@ -73,11 +73,13 @@ class Members:
             self._count_unseen(device)
         device.share = now
 
-    def count_draw(self, device: Device, draw_w: Watts) -> None:
-        """As `count`, where nothing but its draw is another than before."""
+    def count_draw(self, device: Device, draw_w: Watts) -> Watts:
+        """As `count`, where nothing but its draw is another than before; how much more that is."""
         share, measured_w = device.share, exact(draw_w)
-        self.sums.measured_w += measured_w - share.measured_w
+        more_w = measured_w - share.measured_w
+        self.sums.measured_w += more_w
         share.measured_w = measured_w
+        return more_w
 
     @property
     def has_movers(self) -> bool:
@@ -159,15 +161,13 @@ class Roster:
         for device in devices:
             self.touch(device)
 
-    def heard(self, device: Device) -> None:
-        """`device` was read: most say what they said before, and only their draw is to be counted."""
+    def heard(self, device: Device) -> Watts:
+        """`device` was read: most say what they said before, and only their draw is to be counted, by so much more."""
         if device.quiet_w == RESTLESS or device.draw_w is None:
             self._touched[device] = None
-            return
-        feeder = device.spec.feeder
-        self.members[feeder].count_draw(device, device.draw_w)
-        self.changed.add(feeder)
+            return 0.0
         self.unshown[device] = None
+        return self.members[device.spec.feeder].count_draw(device, device.draw_w)
 
     @property
     def is_any_touched(self) -> bool:

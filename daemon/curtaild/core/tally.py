@@ -7,7 +7,7 @@ of a thousand rows draws more can be added to the site's sum without an error ga
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -123,7 +123,7 @@ class Tallies:
         self, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder], roster: Roster, policy: Policy
     ) -> None:
         self._tree, self._meters, self._roster, self._policy = tree, meters, roster, policy
-        self._by_feeder = dict.fromkeys(tree.specs, _NOTHING)
+        self._by_feeder = {feeder: FeederTally() for feeder in tree.specs}
         self._children = {feeder: FeederTally() for feeder, below in tree.children.items() if below}
         self._seen_by = {
             feeder: next((above for above in path if above in meters), None) for feeder, path in tree.paths.items()
@@ -159,6 +159,14 @@ class Tallies:
         if then is None or self._sights[seer].until != then.until:
             return True
         return self._roster.members[feeder].last_move_at >= then.sampled_at
+
+    def count_draw(self, path: Sequence[FeederId], more_w: Watts) -> None:
+        """A device that hangs at the beginning of `path` draws so much more by its own word, and nothing else changed:
+        something follows only where a meter compares itself with that, and those are found anew by `refresh`."""
+        self._by_feeder[path[0]].measured_w += more_w
+        for feeder in path[1:]:
+            self._children[feeder].measured_w += more_w
+            self._by_feeder[feeder].measured_w += more_w
 
     def recount(self) -> set[FeederId]:
         """Bring those up to the roster that have no meter, which the next `refresh` then finds done; who they are."""
