@@ -8,6 +8,7 @@ import signal as signals
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from bench.peers import PYASIC, PYASIC_RS
 from bench.policies.compare import WEATHER, compare
 from bench.polling import polling_rows, watch_polling
 from bench.recorder import record
+from bench.rehearsal import rehearsal_rows
 from bench.scrape import scrape_rows
 from bench.shed import shed_rows, watch_shed
 from bench.sick import sick_rows, slack_rows
@@ -55,6 +57,7 @@ BENCHES = {
     "scrape": "/metrics with 10,000 devices beside prometheus_client's own gauges and handler",
     "soak": "only where named: 10,000 devices polled for an hour (--for S): memory, descriptors, loop lag",
     "core": "one cycle of the core with 30,000 devices: cold, shed of half, unchanged",
+    "rehearse": "an hour of a site of 300 devices rehearsed, on signals of many commands and of few",
     "gpu": "a reading of eight GPUs whose driver takes 20 ms a call, and what it does to the event loop",
     "policies": "control quality beside four published policies and a solver's bound, on every signal: docs/control.md",
 }
@@ -127,6 +130,12 @@ async def _run(order: argparse.Namespace, chosen: list[str], result: Result, pro
                 progress.remove_task(task)
             elif name == "gpu":
                 result.rows += await gpu_rows(5 if small else 100, folder, progress)
+            elif name == "rehearse":
+                task = progress.add_task(name, total=None)
+                signals = ("steps",) if small else ("steps", "solar", "load-shedding")
+                show = partial(_show_rehearsal, progress, task)
+                result.rows += rehearsal_rows(min(order.devices or (20 if small else 300), 300), signals, show)
+                progress.remove_task(task)
             elif name == "policies":
                 _policies(order, result, progress)
             else:
@@ -136,6 +145,10 @@ async def _run(order: argparse.Namespace, chosen: list[str], result: Result, pro
         except (CannotRun, CannotCompile) as error:
             result.not_run.append(f"{name}: {error}")
         gc.collect()
+
+
+def _show_rehearsal(progress: Progress, task: TaskID, signal: str) -> None:
+    progress.update(task, description=f"rehearsal: {signal}")
 
 
 def _policies(order: argparse.Namespace, result: Result, progress: Progress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -125,17 +126,28 @@ class StatedLimits:
         for order in orders:
             self._orders[order.feeder if order.feeder is not None else root].append(order)
         self._now: dict[FeederId, int] = dict.fromkeys(self._ratings_w, 0)
+        self._known: dict[FeederId, tuple[Watts, Seconds]] = {}
 
     def at(self, feeder: FeederId, at_s: Seconds) -> Watts:
         """The limit at a moment; asked for moments that do not go back."""
+        limit_w, until_s = self._known.get(feeder, (0.0, -math.inf))
+        if at_s < until_s:
+            return limit_w
         orders = self._orders[feeder]
         while self._now[feeder] < len(orders) and orders[self._now[feeder]].at_s <= at_s:
             self._now[feeder] += 1
-        for order in reversed(orders[: self._now[feeder]]):
+        begun, coming = orders[: self._now[feeder]], orders[self._now[feeder] :]
+        ends = [order.at_s + order.lasts_s for order in begun if order.lasts_s is not None]
+        until_s = min([coming[0].at_s if coming else math.inf, *(end_s for end_s in ends if end_s > at_s)])
+        for order in reversed(begun):
             if order.lasts_s is None or at_s < order.at_s + order.lasts_s:
                 ceiling = Limit(order.limit_w) if order.limit_w is not None else UNLIMITED
-                return within(ceiling, self._ratings_w[feeder])
-        return self._ratings_w[feeder]
+                limit_w = within(ceiling, self._ratings_w[feeder])
+                break
+        else:
+            limit_w = self._ratings_w[feeder]
+        self._known[feeder] = limit_w, until_s
+        return limit_w
 
 
 class _Recorder:
