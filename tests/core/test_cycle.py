@@ -142,15 +142,16 @@ def test_the_largest_shed_is_sent_first() -> None:
     assert {command.device for command in decision.commands[:2]} == {"m1", "m2"}
 
 
-def test_the_largest_sheds_can_be_sent_before_the_others_are_made() -> None:
+def about_to_stop() -> tuple[PaperSite, Inputs]:
+    """Twelve devices at rest, and what tells them to draw nothing."""
     points = [SWITCH, MODES, SLIDER]
+    site = PaperSite(specs=[spec_of(f"m{index}", points[index % 3]) for index in range(12)])
+    site.tick(site.states(None))
+    site.run(5)
+    return site, Inputs(grid=[AllocationReceived(site.states(0.0))])
 
-    def about_to_stop() -> tuple[PaperSite, Inputs]:
-        site = PaperSite(specs=[spec_of(f"m{index}", points[index % 3]) for index in range(12)])
-        site.tick(site.states(None))
-        site.run(5)
-        return site, Inputs(grid=[AllocationReceived(site.states(0.0))])
 
+def test_the_largest_sheds_can_be_sent_before_the_others_are_made() -> None:
     site, inputs = about_to_stop()
     whole = step(site.site, inputs, site.now + 1.0)
     site, inputs = about_to_stop()
@@ -168,6 +169,18 @@ def test_the_largest_sheds_can_be_sent_before_the_others_are_made() -> None:
         event for event in whole.events if isinstance(event, ActuationChanged)
     ]
     assert not site.site.left_over
+
+
+def test_a_reload_drops_the_commands_that_were_not_made_and_the_next_cycle_decides_anew() -> None:
+    site, inputs = about_to_stop()
+    now, core = site.now + 1.0, site.site
+    first = step(core, inputs, now, at_once=5)
+    kept = [device.spec for device in core.devices.values()][:-1]
+    core.reconfigure(site.tree, kept, core.link.policy, core.policy)
+    assert make_more(core, now, 100) == ([], [])
+    told = {command.device for command in first.commands}
+    again = step(core, Inputs(), now + 1.0)
+    assert {command.device for command in again.commands} == {spec.id for spec in kept} - told
 
 
 def test_a_limit_of_zero_switches_all_off_and_tells_what_stands_by() -> None:

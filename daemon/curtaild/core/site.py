@@ -87,7 +87,6 @@ class Site:
         self.limited_at: Seconds = now
         self.exchange_at: Seconds = now
         self.exchange: Exchange | None = None
-        self.left_over: list[Move] = []
         self.shed_at: dict[FeederId, Seconds] = {}
         for intent in intents:
             self._resume(intent, now)
@@ -163,6 +162,7 @@ class Site:
         self.stirred = set(tree.specs)
         self.unshown_feeders = set(tree.specs)
         self.spoken_for = tuple(tree.specs)
+        self.left_over: list[Move] = []
         self.room = Room(over_w=dict.fromkeys(tree.specs, 0.0), free_w=dict.fromkeys(tree.specs, 0.0))
         self.witness: dict[FeederId, bool] = {}
         self.shown_feeders: dict[FeederId, FeederStatus] = {}
