@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from statistics import NormalDist
 
 _MASK = (1 << 64) - 1
+_TURN = 2.0 * math.pi
 _STEPS = 1 << 53  # as many numbers as a double has between 0 and 1
 
 
@@ -28,11 +30,13 @@ class Noise:
 
     def normal(self, spread: float) -> float:
         """The next number around 0 with standard deviation `spread`, cut at three of them: no sensor is wilder."""
-        return spread * self.pair()[0]
+        radius = math.sqrt(-2.0 * math.log(1.0 - self.uniform()))
+        drawn = radius * math.cos(_TURN * self.uniform())
+        return spread * (drawn if -3.0 < drawn < 3.0 else math.copysign(3.0, drawn))
 
     def pair(self) -> tuple[float, float]:
-        """Two numbers around 0 with standard deviation 1, cut at three: a reading of watts and hashrate asks for both,
-        and of one draw each takes half of the bits."""
+        """Two such numbers with standard deviation 1, of one draw: each takes half of its bits. A reading of watts and
+        hashrate asks for both, fifty times in each second of a rehearsal."""
         self._state = mixed = (self._state + 0x9E3779B97F4A7C15) & _MASK  # `uniform`, written out
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK

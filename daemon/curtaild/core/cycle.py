@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import NamedTuple
 
 from curtaild.core import dispatch, interlock, reserve
@@ -321,10 +322,10 @@ def _dispatch(site: Site, now: Seconds, at_once: int | None) -> tuple[list[Comma
                 del wanted[move.device]
     if not moves:
         moves = _exchange(site, room, now)
-    devices = site.devices
-    moves = sorted(moves, key=lambda move: move.target.draw_w - devices[move.device].planned_w)
     site.left_over = []
-    if at_once is not None and moves and not moves[0].is_raise:
+    if at_once is not None and len(moves) > at_once and not moves[0].is_raise:
+        devices = site.devices
+        moves = sorted(moves, key=lambda move: move.target.draw_w - devices[move.device].planned_w)
         moves, site.left_over = moves[:at_once], moves[at_once:]
     commands, issued = _issue(site, moves, now)
     return commands, starts, issued + deficits
@@ -380,7 +381,7 @@ def _note_deficits(site: Site, over_w: dict[FeederId, Watts], now: Seconds) -> l
 
 
 def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], list[Event]]:
-    """Make the commands of moves that come with the largest shed first."""
+    """Make the commands: the largest shed first."""
     commands: list[Command] = []
     events: list[Event] = []
     issued: list[Device] = []
@@ -416,6 +417,7 @@ def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], 
     site.roster.touch_all(issued)
     for feeder in feeders_shed:
         site.shed_at.update(dict.fromkeys(site.tree.paths[feeder], now))
+    commands.sort(key=attrgetter("shed_w"), reverse=True)
     return commands, events
 
 
