@@ -243,8 +243,7 @@ class Poller:
             reading = await driver.read()
             self._inbox.reading(name, reading)
             self._faults.note(name, reading.fault, self._clock.monotonic())
-            if reading.state is not RunState.STARTING:
-                await self._doubt(name, subject)
+            await self._doubt(name, subject, reading.state is RunState.STARTING)
         except AuthFailed as error:
             return self._failed(name, Condition.AUTH_FAILED, PollOutcome.AUTH_FAILED, error)
         except BadReply as error:
@@ -277,12 +276,12 @@ class Poller:
             subject.device.identity = identity
             self._on_identity(name, identity)
 
-    async def _doubt(self, name: DeviceId, subject: _Subject) -> None:
+    async def _doubt(self, name: DeviceId, subject: _Subject, is_starting: bool) -> None:
         """Whether it is still who it was, where that is due: after its reading, and never while it is in motion."""
         now = self._clock.monotonic()
         if subject.failures >= IDENTIFY_AGAIN_AFTER:
             subject.doubted_at = now + subject.phase * BACK_WITHIN_S
-        if subject.doubted_at is None or now < subject.doubted_at or self._is_watched(name):
+        if subject.doubted_at is None or now < subject.doubted_at or is_starting or self._is_watched(name):
             return
         try:
             await self._identify(name, subject)

@@ -21,7 +21,7 @@ from curtaild.store import Store
 from curtaild.telemetry.telemetry import PollOutcome
 from curtaild_config import DeviceSpec, load_site
 from curtaild_drivers.asic import AsicSettings
-from curtaild_drivers.contract import DeviceId, FeederId, Identity
+from curtaild_drivers.contract import DeviceId, FeederId, Identity, RunState
 from curtaild_emulator import EmulatedFarm, FarmPlan, Fault, Ports
 from curtaild_emulator.plan import ModelName
 from loop_clock import comes_true
@@ -158,6 +158,25 @@ async def test_a_device_that_comes_back_is_asked_who_it_is_and_told_only_if_it_i
             watch.clock.skipped_s += BACK_WITHIN_S
             await watch.polls_that(well, running=3)
             assert watch.identities.empty(), "told once"
+
+
+async def test_one_that_comes_back_starting_is_asked_who_it_is_once_it_has_started() -> None:
+    async with farm_of("luxos-s21", ANY_PORTS) as farm:
+        ((name, address),) = farm.addresses.items()
+        fleet = fleet_of(address, settings(farm.ports), None)
+        async with watched(fleet) as watch:
+            known = await watch.next_identity()
+            fleet[NAME].identity = replace(known, serial="of the machine that stood here before")
+            farm.set_fault(name, Fault.REFUSE_CONNECTION)
+            await watch.polls_that(badly, running=IDENTIFY_AGAIN_AFTER)
+            watch.inbox.take()
+            farm.plant.miner(name).reboot(farm.now())
+            farm.set_fault(name, Fault.REFUSE_CONNECTION, on=False)
+            await watch.polls_that(well)
+            (_, first), *_ = watch.inbox.take().readings
+            assert first.state is RunState.STARTING
+            watch.clock.skipped_s += BACK_WITHIN_S
+            assert await watch.next_identity() == known
 
 
 async def test_one_that_was_remembered_is_asked_once_in_a_while_whether_it_is_still_the_same() -> None:
