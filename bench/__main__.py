@@ -133,8 +133,8 @@ async def _run(order: argparse.Namespace, chosen: list[str], result: Result, pro
             elif name == "rehearse":
                 task = progress.add_task(name, total=None)
                 signals = ("steps",) if small else ("steps", "solar", "load-shedding")
-                show = partial(_show_rehearsal, progress, task)
-                result.rows += rehearsal_rows(min(order.devices or (20 if small else 300), 300), signals, show)
+                devices = min(order.devices or (20 if small else 300), 500)
+                result.rows += rehearsal_rows(devices, signals, partial(_describe, progress, task))
                 progress.remove_task(task)
             elif name == "policies":
                 _policies(order, result, progress)
@@ -147,8 +147,8 @@ async def _run(order: argparse.Namespace, chosen: list[str], result: Result, pro
         gc.collect()
 
 
-def _show_rehearsal(progress: Progress, task: TaskID, signal: str) -> None:
-    progress.update(task, description=f"rehearsal: {signal}")
+def _describe(progress: Progress, task: TaskID, text: str) -> None:
+    progress.update(task, description=text)
 
 
 def _policies(order: argparse.Namespace, result: Result, progress: Progress) -> None:

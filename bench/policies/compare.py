@@ -16,7 +16,7 @@ from curtaild.rehearse.score import score
 from curtaild.rehearse.shell import Controller
 from curtaild.rehearse.signals import SIGNALS
 from curtaild.rehearse.troubles import Troubles
-from curtaild_config import load_site
+from curtaild_config import Site, load_site
 
 OURS, FORESIGHT = "curtaild", "MILP, foreseeing all"
 POLICIES: Mapping[str, Callable[[Emulated], Controller]] = MappingProxyType(
@@ -75,15 +75,20 @@ def site_text(devices: int) -> str:
     return "\n\n".join(tables) + "\n"
 
 
+def site_of(devices: int) -> Site:
+    """The bench's site, as `site_text` describes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "site.toml"
+        path.write_text(site_text(devices))
+        return load_site(path, {})
+
+
 def compare(weather: str, signal: str, devices: int, tell: Callable[[str], None]) -> list[Row]:
     """Every policy on one signal, and last the bound."""
     rows: list[Row] = []
     bound: Row | None = None
     troubles = Troubles.parse(WEATHER[weather])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "site.toml"
-        path.write_text(site_text(devices))
-        site = load_site(path, {})
+    site = site_of(devices)
     best = 1.0
     for name, policy in POLICIES.items():
         tell(f"{signal}, {weather}: {name}")

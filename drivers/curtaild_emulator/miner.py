@@ -182,8 +182,7 @@ class Miner:
     @property
     def rate_hs(self) -> float:
         """True hashrate: nothing while it boots or sleeps, else what its draw yields."""
-        phases, state = self._phases, self._state
-        if state is RunState.ASLEEP or state is RunState.IDLE or (phases and phases[0].stage is Stage.BOOT):
+        if self._state in (RunState.ASLEEP, RunState.IDLE) or self.is_booting:
             return 0.0
         if self.power_w != self._rated_at_w:  # most stand still most of the time
             self._rated_at_w, self._rate_hs = self.power_w, self.model.rate_hs(self.power_w / self._unit)

@@ -315,8 +315,7 @@ class Plant:
 
     def read(self, device_id: str, now: Seconds) -> Reading:
         """What a driver's `read` would return at `now`. Raises `Unreachable` and `BadReply` as faults dictate."""
-        if now > self._now:
-            self.advance(now)
+        self.advance(now)
         miner = self._miners[device_id]
         measures, state = miner.model.measures_power, miner.state
         if not miner.is_sound:

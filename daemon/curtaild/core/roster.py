@@ -164,7 +164,7 @@ class Roster:
     def heard(self, device: Device) -> Watts:
         """`device` was read: most say what they said before, and only their draw is to be counted, by so much more."""
         if device.quiet_w == RESTLESS or device.draw_w is None:
-            self._touched[device] = None
+            self.touch(device)
             return 0.0
         self.unshown[device] = None
         return self.members[device.spec.feeder].count_draw(device, device.draw_w)

@@ -44,9 +44,9 @@ class Site:
 
     A site of a thousand racks costs no more than what happens in it: `stirred` are the feeders whose sums, limits or
     deficits changed in this cycle; only of those, and of what was absorbed before it, is the `room` found anew.
-    `spoken_for`: those for which a limit, a firm limit or a
-    ramp was stated. `witness`: what meters say of the limits. `unshown_feeders`: of whom the status was not read off
-    since something happened. `left_over`: moves that the last cycle decided on and made no commands of yet.
+    `spoken_for`: those for which a limit, a firm limit or a ramp was stated. `witness`: what meters say of the limits.
+    `unshown_feeders`: of whom the status was not read off since something happened. `left_over`: moves that the last
+    cycle decided on and made no commands of yet.
     """
 
     def __init__(
