@@ -254,6 +254,20 @@ def test_the_allocation_from_before_the_silence_is_not_a_fresh_one() -> None:
     assert desk.stands == (UNLIMITED_, math.inf)
 
 
+@pytest.mark.parametrize("first_stated", [True, False])
+def test_a_kept_copy_that_comes_during_the_silence_is_fresh(first_stated: bool) -> None:
+    """A link comes back, and with it what the grid stated meanwhile, just before the silence becomes too long."""
+    desk = governed()
+    desk.passes(119)
+    desk.hears(AllocationReceived(states(2, 8_000.0) if first_stated else states(1, 5_000.0), retained=True))
+    desk.passes(1)
+    assert desk.stands == (SAFE, FAILSAFE_W)
+    desk.passes(600)
+    assert desk.stands == (SAFE, FAILSAFE_W), "a kept copy proves nobody alive"
+    desk.hears(HEARTBEAT)
+    assert desk.stands == (LIMITED, 8_000.0 if first_stated else 5_000.0)
+
+
 def test_a_second_silence_in_the_fail_safe_begins_the_hold_anew() -> None:
     desk = silent_for(130)
     desk.hears(HEARTBEAT)  # at 130
@@ -822,6 +836,7 @@ class Oracle:
 
     taken: list[Allocation]
     last_contact: Seconds = 0.0
+    last_stated: Seconds = -math.inf
     heard: bool = False
     fresh: bool = False
     open: bool = False
@@ -837,10 +852,11 @@ class Oracle:
             same = [known for known in self.taken if known.id == said.id]
             newest = max((known.seq for known in self.taken if known.issuer == said.issuer), default=-1)
             if same:
-                self.fresh |= self.counts(same[0], now)
+                if self.counts(same[0], now):
+                    self.fresh, self.last_stated = True, now
             elif said.seq > newest and (said.valid_until is None or said.valid_until > now):
                 self.taken.append(said)
-                self.fresh = True
+                self.fresh, self.last_stated = True, now
 
     def counts(self, known: Allocation, now: Seconds) -> bool:
         """Whether it may still hold at some moment from now on."""
@@ -856,7 +872,8 @@ class Oracle:
         covered = bool(self.in_force(now, SITE))
         if silent and (self.open or self.heard):
             self.hold_until = now + HOLD_S
-            self.open = self.heard = self.fresh = False
+            self.open = self.heard = False
+            self.fresh = self.last_stated > self.last_contact
         elif self.open and not covered:
             self.open, self.heard, self.fresh, self.hold_until = False, True, True, -math.inf
         elif not self.open and not silent and self.heard and self.fresh and covered and now >= self.hold_until:

@@ -81,6 +81,7 @@ class Link:
         self._was_heard = False
         self._heartbeat_is_new = False  # since the phase was last unsafe to leave
         self._allocation_is_fresh = False
+        self._stated_at: Seconds = -math.inf  # when it last became so
         self._tidy_at: Seconds = -math.inf
         self._in_force: tuple[Seconds, LinkPolicy, list[Allocation]] | None = None
 
@@ -125,7 +126,8 @@ class Link:
             if memory.known_ids[allocation.id] != allocation.seq or (held and not _says_the_same(held, allocation)):
                 reason = "this id names another allocation already"
                 return [_ack(AckStage.REJECTED, allocation, now, RejectCode.MALFORMED, reason)]
-            self._allocation_is_fresh = self._allocation_is_fresh or held is not None
+            if held is not None:
+                self._allocation_is_fresh, self._stated_at = True, now
             return [_ack(AckStage.ACCEPTED, allocation, now, reason="already taken")]
         refusal = self._refusal(allocation, now, scheduled)
         if refusal is not None:
@@ -139,7 +141,7 @@ class Link:
         memory.known_ids[allocation.id] = allocation.seq
         while len(memory.known_ids) > MOST_REMEMBERED:
             memory.known_ids.popitem(last=False)
-        self._allocation_is_fresh = True
+        self._allocation_is_fresh, self._stated_at = True, now
         return [AllocationTaken(now, allocation, scheduled), _ack(AckStage.ACCEPTED, allocation, now)]
 
     def _remember_seq(self, seqs: dict[Issuer, int], issuer: Issuer, seq: int) -> None:
@@ -234,7 +236,10 @@ class Link:
         self.phase = LinkPhase.FAILSAFE
         self.memory.hold_until = hold_until
         self._heartbeat_is_new = heard
-        self._allocation_is_fresh = heard  # nothing covers now: what covers next was taken, or begins, after this
+        # Heard: nothing covers now, so what covers next was taken, or begins, after this. Not heard: a copy that the
+        # broker kept may have come during the very silence, and will not come again.
+        came_in_silence = self.policy.expects_heartbeat and self._stated_at > self.last_contact_at
+        self._allocation_is_fresh = heard or came_in_silence
 
     def _follow(self, now: Seconds) -> str | None:
         ceilings = [ceiling for ceiling, _ in self._stated(now).values()]
