@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from curtaild_drivers.contract import OFF, RunState, Seconds, Watts
+from curtaild_drivers.contract import OFF, Reading, RunState, Seconds, Watts
 from curtaild_emulator.faults import Fault
 from curtaild_emulator.models import LIMIT, DeviceModel
 from curtaild_emulator.noise import Noise
@@ -202,11 +202,16 @@ class Miner:
             return None
         return self.setting.limit_w * self.setting.percent / 100.0
 
-    def measured(self) -> tuple[Watts, float]:
-        """One sample of its power sensor and its hashrate: as `measured_w` and `measured_hs`, for the price of one."""
+    def says(self, now: Seconds) -> Reading:
+        """What a driver reads off it at `now`: its state and settings, and `measured_w` and `measured_hs` of one draw
+        of chance."""
         sensor, scatter = self._noise.pair()
-        bias = self._fault_bias if self._odds and Fault.BIAS in self._odds else self._bias
-        return self.power_w * bias * (1.0 + _SENSOR_NOISE * sensor), self.rate_hs * (1.0 + _RATE_NOISE * scatter)
+        power_w: Watts | None = None
+        if self.model.measures_power and not (self._odds and Fault.NAN_POWER in self._odds):
+            bias = self._fault_bias if self._odds and Fault.BIAS in self._odds else self._bias
+            power_w = self.power_w * bias * (1.0 + _SENSOR_NOISE * sensor)
+        rate_hs = self.rate_hs * (1.0 + _RATE_NOISE * scatter)
+        return Reading(now, self._state, power_w, rate_hs, self.point_key, self.set_limit_w)
 
     def measured_w(self) -> Watts:
         """One sample of its own power sensor: the unit's constant error and a little noise."""

@@ -25,12 +25,14 @@ class Counting(Core):
     """Counts the readings after which only a draw was counted anew."""
 
     quiet = 0
+    under_way = 0
     readings = 0
 
     def cycle(self, inputs: Inputs, now: Seconds) -> Sequence[Command]:
         self.readings += len(inputs.readings)
-        devices = self.site.devices
-        self.quiet += sum(devices[device].quiet_w != RESTLESS for device, _ in inputs.readings)
+        quiet = [device for device, _ in inputs.readings if self.site.devices[device].quiet_w != RESTLESS]
+        self.quiet += len(quiet)
+        self.under_way += sum(self.site.devices[device].in_flight for device in quiet)
         return super().cycle(inputs, now)
 
 
@@ -47,12 +49,14 @@ def test_what_is_only_counted_leads_where_a_full_judgement_does(
 ) -> None:
     quick, quick_core = played(tmp_path)
     monkeypatch.setattr(reserve, "_is_at_rest", lambda *_: False)
+    monkeypatch.setattr(reserve, "_is_under_way", lambda *_: False)
     full, full_core = played(tmp_path)
     assert quick.trace.commands
     assert quick.trace == full.trace
     assert quick_core.readings == full_core.readings
     assert full_core.quiet == 0
     assert quick_core.quiet > quick_core.readings / 3
+    assert quick_core.under_way > quick_core.readings / 10
     for name, device in quick_core.site.devices.items():
         other = full_core.site.devices[name]
         assert (device.reading, device.draw_w, device.recent_w) == (other.reading, other.draw_w, other.recent_w)

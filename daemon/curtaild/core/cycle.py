@@ -120,7 +120,7 @@ def absorb(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
 
 def _take_news(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
     events: list[Event] = []
-    devices, touch, heard = site.devices, site.roster.touch, site.roster.heard
+    devices, policy, touch, heard = site.devices, site.policy, site.roster.touch, site.roster.heard
     for found in news.described:
         device = devices.get(found.device)
         if device is not None:
@@ -142,12 +142,9 @@ def _take_news(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
     for device_id, reading in news.readings:
         device = devices.get(device_id)
         if device is not None:
-            events += reserve.observe(device, reading, now, site.policy)
-            more_w = heard(device)
-            if more_w:
-                path = site.tree.paths[device.spec.feeder]
-                site.tallies.count_draw(path, more_w)
-                site.unshown_feeders.update(path)
+            events += reserve.observe(device, reading, now, policy)
+            heard(device)
+    site.unshown_feeders |= site.tallies.count_draws()
     for failure in news.poll_failures:
         device = devices.get(failure.device)
         if device is not None:

@@ -175,19 +175,20 @@ class Share:
         erring_w = reserved_w = device.reserved_w
         never_heard_w = 0.0
         if draw_w is not None:
-            in_doubt_w = 0.0 if device.is_draw_known else reserved_w
+            in_doubt_w = device.in_doubt_w(draw_w)
             reading = device.reading
             if reading is not None and reading.power_w is None and device.drawn_at == reading.taken_at:
                 erring_w = 0.0 if actuation is None else reserved_w
         elif device.conditions:
-            draw_w = in_doubt_w = erring_w = 0.0
+            draw_w = erring_w = 0.0
             never_heard_w = reserved_w
+            in_doubt_w = device.in_doubt_w(draw_w) - reserved_w  # given up, it leaves nothing open
         else:
-            draw_w = in_doubt_w = reserved_w
+            draw_w = reserved_w
+            in_doubt_w = device.in_doubt_w(draw_w)
         headed_for, flying_w = setpoint, 0.0
         if actuation is not None:
             headed_for, flying_w = actuation.target, device.unseen_w()
-            in_doubt_w += abs(reserved_w - min(draw_w, headed_for.draw_w))
         edge_w = 0.0 if setpoint is None or actuation is not None else device.edge_w(setpoint)
         points = spec.points
         if points is None:
@@ -207,7 +208,7 @@ class Share:
             reserved_w,
             device.planned_w,
             exact(draw_w),
-            exact(in_doubt_w) if in_doubt_w else 0.0,
+            in_doubt_w,
             never_heard_w,
             erring_w,
             flying_w,
@@ -276,8 +277,8 @@ class Device:
     turn: float | None = None
     """Its turn to start, 0..1 of the jitter; drawn anew after each shed."""
     quiet_w: Watts = RESTLESS
-    """A reading that repeats its last word and shows no more than this changes nothing but the draw it is counted with.
-    Set by `reserve.reserve`, taken away by whatever touches it."""
+    """A reading that repeats its last word and shows no more than this changes nothing but the draw it is counted with,
+    unless it proves a command. Set by `reserve.reserve`, taken away by whatever touches it."""
 
     def __post_init__(self) -> None:
         self.reserved_w = self.planned_w = exact(self.spec.rated_w)
@@ -317,6 +318,19 @@ class Device:
             return actuation is not None or self.setpoint is None
         is_starting = reading.state is RunState.STARTING and reading.taken_at >= actuation.issued_at
         return not (actuation.is_raise and is_starting)
+
+    def quiet_until(self) -> Seconds:
+        """How long time alone changes nothing of one at rest that goes on: until its last reading is stale."""
+        is_quiet = self.quiet_w != RESTLESS and self.actuation is None and self.drawn_at is not None
+        return self.drawn_at + self.spec.stale_after_s if is_quiet and self.drawn_at is not None else -math.inf
+
+    def in_doubt_w(self, draw_w: Watts) -> Watts:
+        """How far its word that it draws `draw_w` leaves open what it does draw: by all that is reserved where that is
+        not known, and by as much as a command under way may yet change."""
+        doubt_w = 0.0 if self.is_draw_known else self.reserved_w
+        if self.actuation is not None:
+            doubt_w += abs(self.reserved_w - min(draw_w, self.actuation.target.draw_w))
+        return exact(doubt_w)
 
     def unseen_w(self) -> Watts:
         """How much of its reservation a meter has not yet seen: what it rose by, or where it fell, how far at most its

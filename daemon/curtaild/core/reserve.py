@@ -35,11 +35,9 @@ _POLL_CONDITIONS = (Condition.UNREACHABLE, Condition.AUTH_FAILED, Condition.BAD_
 
 def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> list[Event]:
     """Take one reading into the record. Where `device.quiet_w` stands, only its draw has to be counted anew."""
-    if device.quiet_w != RESTLESS and device.setpoint is not None:
+    if device.quiet_w != RESTLESS:
         if _goes_on(device, reading, policy):
-            if _take_draw(device, device.setpoint, reading):
-                device.quiet_w = RESTLESS
-            return []
+            return _go_on(device, reading, now, policy)
         device.quiet_w = RESTLESS
     if device.reading is not None and reading.taken_at < device.reading.taken_at:
         return []  # overtaken on the way: it would prove the past
@@ -73,7 +71,8 @@ def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> l
 
 
 def _goes_on(device: Device, reading: Reading, policy: Policy) -> bool:
-    """Whether one at rest says what it said last, and draws no more than is reserved: so it is nearly always."""
+    """Whether one says what it said last, and draws no more than is reserved whatever it draws: so it is nearly
+    always."""
     last, power_w = device.reading, reading.power_w
     if last is None or reading.taken_at < last.taken_at or reading.state is not last.state:
         return False
@@ -84,16 +83,23 @@ def _goes_on(device: Device, reading: Reading, policy: Policy) -> bool:
     return last.power_w is not None and 0.0 <= power_w <= device.quiet_w
 
 
-def _take_draw(device: Device, setpoint: OperatingPoint, reading: Reading) -> bool:
-    """What a reading adds to the record of a device that goes on; whether it was learned to draw otherwise."""
-    power_w = reading.power_w
+def _go_on(device: Device, reading: Reading, now: Seconds, policy: Policy) -> list[Event]:
+    """Add such a reading to the record; it may still prove that a command has arrived, or what the device draws."""
+    power_w, setpoint = reading.power_w, device.setpoint
     if power_w is not None:
         device.draw_w = power_w
-    if device.draw_w is None:
-        return False
     device.reading, device.drawn_at = reading, reading.taken_at
-    device.recent_w = (*device.recent_w[1 - STEADY_READINGS :], device.draw_w)
-    return power_w is not None and setpoint.draw_w > 0 and _learn(device, setpoint, power_w / setpoint.draw_w)
+    if device.draw_w is not None:
+        device.recent_w = (*device.recent_w[1 - STEADY_READINGS :], device.draw_w)
+    if device.actuation is not None:
+        events = _judge_actuation(device, device.actuation, reading, now, policy)
+        if device.actuation is None:
+            device.quiet_w = RESTLESS
+        return events
+    if power_w is not None and setpoint is not None and setpoint.draw_w > 0:
+        if _learn(device, setpoint, power_w / setpoint.draw_w):
+            device.quiet_w = RESTLESS
+    return []
 
 
 def _infer_setpoint(device: Device, reading: Reading) -> None:
@@ -396,10 +402,12 @@ def reserve(device: Device, now: Seconds, policy: Policy, meter_agrees: bool) ->
     if meter_agrees and grown_w > 0.0:
         device.planned_w = exact(device.reserved_w - grown_w)  # it is not given out, but nobody is shed for it either
     actuation = device.actuation
-    if actuation is not None and _may_be_counted_on(
-        device, actuation, now <= _fallen_by(device, actuation, policy), meter_agrees
-    ):
+    if actuation is None:
+        return events
+    if _may_be_counted_on(device, actuation, now <= _fallen_by(device, actuation, policy), meter_agrees):
         device.planned_w = min(device.reserved_w, device.upper_w(actuation.target))
+    if grown_w == 0.0 and _is_under_way(device, actuation):
+        device.quiet_w = min(device.reserved_w - 1 / 1024, ABSURD * device.spec.rated_w)
     return events
 
 
@@ -410,6 +418,17 @@ def _is_at_rest(device: Device, setpoint: OperatingPoint, reading: Reading) -> b
     return _is_at_work(setpoint, reading) and (
         _repeats(setpoint, reading) or reported_point(device, reading) in (None, setpoint)
     )
+
+
+def _is_under_way(device: Device, actuation: Actuation) -> bool:
+    """Whether its last reading says all that readings can say of what is reserved for one to which a command is on its
+    way: that follows from the command, the device's own word and, where that is most, its draw."""
+    reading = device.reading
+    if reading is None or reading.power_w is None or device.draw_w is None or device.drawn_at != reading.taken_at:
+        return False
+    if device.conditions or device.failed_polls or exact(device.draw_w) >= device.reserved_w:
+        return False
+    return actuation.answered_at is None or reading.taken_at >= actuation.answered_at
 
 
 def review_at(device: Device, now: Seconds, policy: Policy) -> Seconds:

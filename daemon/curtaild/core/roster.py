@@ -23,10 +23,11 @@ class Members:
 
     `flying`: a command is under way. `stale`: not heard for too long. `can_fall`: not yet headed for their lowest
     point. `can_rise`: settled under their highest. `meter_agrees`: what they were last told of the meters above.
+    `more_w`, `more_doubt_w`: what `count_draw` has added since the feeders above were last told.
     """
 
     __slots__ = ("_movers", "_sampled_at", "_seen_until", "_settled_unseen_w", "can_fall", "can_rise", "devices",
-                 "flying", "last_move_at", "meter_agrees", "stale", "sums")  # fmt: skip
+                 "flying", "last_move_at", "meter_agrees", "more_doubt_w", "more_w", "stale", "sums")  # fmt: skip
 
     def __init__(self) -> None:
         self.devices: list[Device] = []
@@ -37,6 +38,8 @@ class Members:
         self.can_rise: dict[Device, None] = {}
         self.meter_agrees = False
         self.last_move_at: Seconds = 0.0
+        self.more_w: Watts = 0.0
+        self.more_doubt_w: Watts = 0.0
         self._movers: dict[Device, Watts] = {}
         self._settled_unseen_w: Watts = 0.0
         self._seen_until: Seconds = _FOREVER
@@ -73,13 +76,19 @@ class Members:
             self._count_unseen(device)
         device.share = now
 
-    def count_draw(self, device: Device, draw_w: Watts) -> Watts:
-        """As `count`, where nothing but its draw is another than before; how much more that is."""
-        share, measured_w = device.share, exact(draw_w)
+    def count_draw(self, device: Device, draw_w: Watts) -> None:
+        """As `count`, where nothing but its draw is another than before."""
+        share, sums, measured_w = device.share, self.sums, exact(draw_w)
         more_w = measured_w - share.measured_w
-        self.sums.measured_w += more_w
         share.measured_w = measured_w
-        return more_w
+        sums.measured_w += more_w
+        self.more_w += more_w
+        if device.actuation is not None:
+            in_doubt_w = device.in_doubt_w(draw_w)
+            more_w = in_doubt_w - share.in_doubt_w
+            share.in_doubt_w = in_doubt_w
+            sums.in_doubt_w += more_w
+            self.more_doubt_w += more_w
 
     @property
     def has_movers(self) -> bool:
@@ -146,6 +155,7 @@ class Roster:
         self.unshown: dict[Device, None] = {}
         self.changed: set[FeederId] = set()
         self._touched: dict[Device, None] = {}
+        self._redrawn: dict[FeederId, None] = {}
         self._reviews: list[tuple[Seconds, int, Device]] = []
         for order, device in enumerate(devices):
             device.order, device.share, device.review_at = order, Share(), _FOREVER
@@ -161,13 +171,23 @@ class Roster:
         for device in devices:
             self.touch(device)
 
-    def heard(self, device: Device) -> Watts:
-        """`device` was read: most say what they said before, and only their draw is to be counted, by so much more."""
+    def heard(self, device: Device) -> None:
+        """`device` was read: most say what they said before, and only their draw is to be counted."""
         if device.quiet_w == RESTLESS or device.draw_w is None:
             self.touch(device)
-            return 0.0
+            return
         self.unshown[device] = None
-        return self.members[device.spec.feeder].count_draw(device, device.draw_w)
+        feeder = device.spec.feeder
+        self._redrawn[feeder] = None
+        self.members[feeder].count_draw(device, device.draw_w)
+
+    def take_redrawn(self) -> Iterator[tuple[FeederId, Watts, Watts]]:
+        """Where the draw of devices was counted: how much more it is, and how much more of it is in doubt."""
+        redrawn, self._redrawn = self._redrawn, {}
+        for feeder in redrawn:
+            members = self.members[feeder]
+            yield feeder, members.more_w, members.more_doubt_w
+            members.more_w = members.more_doubt_w = 0.0
 
     @property
     def is_any_touched(self) -> bool:
@@ -179,7 +199,12 @@ class Roster:
         reviews = self._reviews
         while reviews and reviews[0][0] <= now:
             due_at, _, device = heapq.heappop(reviews)
-            if due_at == device.review_at:
+            if due_at != device.review_at:
+                continue
+            device.review_at = device.quiet_until()
+            if device.review_at > now:
+                heapq.heappush(reviews, (device.review_at, device.order, device))
+            else:
                 device.review_at = _FOREVER
                 self.touch(device)
         if most is None or len(self._touched) <= most:

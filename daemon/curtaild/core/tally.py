@@ -160,13 +160,17 @@ class Tallies:
             return True
         return self._roster.members[feeder].last_move_at >= then.sampled_at
 
-    def count_draw(self, path: Sequence[FeederId], more_w: Watts) -> None:
-        """A device that hangs at the beginning of `path` draws so much more by its own word, and nothing else changed:
-        something follows only where a meter compares itself with that, and those are found anew by `refresh`."""
-        self._by_feeder[path[0]].measured_w += more_w
-        for feeder in path[1:]:
-            self._children[feeder].measured_w += more_w
-            self._by_feeder[feeder].measured_w += more_w
+    def count_draws(self) -> set[FeederId]:
+        """Bring the sums up to what those devices draw of whom nothing else is another than before: something follows
+        only where a meter compares itself with that, and those are found anew by `refresh`. Which sums have changed."""
+        changed: set[FeederId] = set()
+        for feeder, more_w, more_doubt_w in self._roster.take_redrawn():
+            path = self._tree.paths[feeder]
+            changed.update(path)
+            for sums in [self._by_feeder[above] for above in path] + [self._children[above] for above in path[1:]]:
+                sums.measured_w += more_w
+                sums.in_doubt_w += more_doubt_w
+        return changed
 
     def recount(self) -> set[FeederId]:
         """Bring those up to the roster that have no meter, which the next `refresh` then finds done; who they are."""

@@ -9,7 +9,7 @@ from functools import cache, partial
 from curtaild.core.compliance import Standing
 from curtaild.core.events import Ack, Event
 from curtaild.core.site import Site
-from curtaild_drivers.contract import FeederId, Seconds
+from curtaild_drivers.contract import FeederId, Seconds, Watts
 
 
 def tell(site: Site, now: Seconds) -> list[Event]:
@@ -28,15 +28,19 @@ def tell(site: Site, now: Seconds) -> list[Event]:
 
 
 def _may_be_over(site: Site, changed: Iterable[FeederId]) -> list[FeederId]:
-    """Which of these are to be judged: whose limit is another than before, or may not be kept, or whose meter says."""
-    tallies, limits_w, before_w = site.tallies, site.limit_w_of, site.compliance.limit_w
+    """Which of these are to be judged: whose limit is another than before, or by their meter, else by what is reserved,
+    may not be kept."""
+    limits_w, before_w = site.limit_w_of, site.compliance.limit_w
     return [
         feeder
         for feeder in changed
-        if feeder in site.meters
-        or tallies[feeder].total_reserved_w > limits_w[feeder]
-        or before_w.get(feeder) != limits_w[feeder]
+        if before_w.get(feeder) != limits_w[feeder] or _lasting_w(site, feeder) > limits_w[feeder]
     ]
+
+
+def _lasting_w(site: Site, feeder: FeederId) -> Watts:
+    meter = site.meters.get(feeder)
+    return meter.smoothed_w if meter is not None and meter.is_fresh else site.tallies[feeder].total_reserved_w
 
 
 def _standing(site: Site, feeder: FeederId) -> Standing | None:
@@ -50,7 +54,7 @@ def _standing(site: Site, feeder: FeederId) -> Standing | None:
     return Standing(
         limit_w,
         drawn_w=metered_w if metered_w is not None else sums.total_reserved_w,
-        lasting_w=meter.smoothed_w if meter is not None and is_metered else sums.total_reserved_w,
+        lasting_w=_lasting_w(site, feeder),
         metered_w=metered_w,
         applied_w=sums.total_planned_w,
         floor_w=sums.lowest_w + spared_w + sums.auxiliary_w,

@@ -7,7 +7,9 @@ write is in flight per device, a newer command replaces one that was not sent ye
 from __future__ import annotations
 
 import heapq
+import math
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -86,7 +88,8 @@ class Shell:
         self._count = 0
         self._moments: list[tuple[Seconds, int, Callable[[Command, Seconds], None], Command]] = []
         self._busy: dict[DeviceId, Command | None] = {}
-        self._due: list[tuple[Seconds, int, DeviceId]] = []
+        self._next_tick = math.ceil(self.now / TICK_S) + 1
+        self._due: defaultdict[int, list[tuple[Seconds, int, DeviceId]]] = defaultdict(list)
         self._round: dict[DeviceId, int] = dict.fromkeys(self._poll_s, 0)
         self._failures: dict[DeviceId, int] = dict.fromkeys(self._poll_s, 0)
         self._outages = Outages()
@@ -143,9 +146,11 @@ class Shell:
     def _read_devices(self, now: Seconds) -> None:
         while self._late and self._late[0][0] <= now:
             self._inputs.poll_failures.append(self._late.pop(0)[1])
-        due, rounds, is_lost = self._due, self._round, self._is_lost(now)
-        while due and due[0][0] <= now:
-            _, round_, device = heapq.heappop(due)
+        rounds, is_lost = self._round, self._is_lost(now)
+        due = self._due.pop(self._next_tick, [])
+        self._next_tick += 1
+        due.sort()
+        for _, round_, device in due:
             if round_ == rounds[device]:
                 self._read(device, now, is_lost)
 
@@ -182,8 +187,9 @@ class Shell:
         self._look_at(device, self.now + zlib.crc32(device.encode()) / 2**32 * FIRST_ROUND_S)
 
     def _look_at(self, device: DeviceId, at: Seconds) -> None:
-        self._round[device] += 1
-        heapq.heappush(self._due, (at, self._round[device], device))
+        """In the tick that ends then or next after it; instead of when it was to be read before."""
+        self._round[device] = round_ = self._round[device] + 1
+        self._due[max(math.ceil(at / TICK_S), self._next_tick)].append((at, round_, device))
 
     # ---- commands -----------------------------------------------------------------------------
 
