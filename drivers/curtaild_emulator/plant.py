@@ -327,13 +327,15 @@ class Plant:
         if now != self._now:  # forty devices are read at one time
             self.advance(now)
         miner = self._miners[device_id]
-        if not miner.is_sound:
-            self._reach(miner)
-            if miner.has(Fault.GARBAGE):
-                raise BadReply(f"{device_id}: answered bytes that are not its protocol")
-            if miner.state is RunState.ASLEEP and not self._answers_asleep(miner):
-                return Reading(taken_at=now, state=RunState.UNKNOWN)
-        return miner.says(now)
+        if miner.speaks_plainly:
+            return miner.says(now)
+        self._reach(miner)
+        if miner.has(Fault.GARBAGE):
+            raise BadReply(f"{device_id}: answered bytes that are not its protocol")
+        if miner.state is RunState.ASLEEP and not self._answers_asleep(miner):
+            return Reading(taken_at=now, state=RunState.UNKNOWN)
+        reading = miner.says(now)
+        return reading._replace(power_w=None) if miner.has(Fault.NAN_POWER) else reading
 
     def apply(self, device_id: str, point: OperatingPoint, now: Seconds) -> Outcome:
         """Bring a device towards `point` as a driver would; its draw then follows its physics.
@@ -378,7 +380,7 @@ class Plant:
         if feeder.fault is MeterFault.STALE and feeder.held and self._now - feeder.held[0] >= _STALE_REFRESH_S:
             feeder.held = None
         if feeder.held is None:
-            power_w = self._flow_w(feeder) * (1.0 + feeder.noise.normal(feeder.spec.meter_noise))
+            power_w = self._flow_w(feeder) * (1.0 + feeder.spec.meter_noise * feeder.noise.pair()[0])
             feeder.held = (self._now, power_w, self._flow_j(feeder))
         _, power_w, energy_j = feeder.held
         if feeder.fault not in (MeterFault.STALE, MeterFault.FROZEN):

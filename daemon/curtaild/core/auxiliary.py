@@ -51,8 +51,8 @@ class MeteredFeeder:
     held: deque[tuple[Seconds, Watts, Watts]] = field(default_factory=deque)
     """The estimates of the last while: when, their mean, their spread. The highest of them counts."""
     is_estimated: bool = False
-    _highest: tuple[float, Watts, Watts] | None = None
-    """What `upper_w` last found in `held`: for which share and figure of the site's, and the watts."""
+    _peaks: deque[tuple[Seconds, Watts]] = field(default_factory=deque)
+    """Of `held` those with mean and spread that no later one reaches, so that the first is the highest of all."""
     since: Seconds = math.inf
     """The first counted sample of an unbroken series: an estimate younger than a round of polls is none."""
 
@@ -121,10 +121,14 @@ class MeteredFeeder:
         self.last_w = beside_w
         self.counted_at = self.changed_at
         self.since = min(self.since, self.counted_at)
-        self._highest = None
-        self.held.append((self.counted_at, self.mean_w, self._spread_w(weight)))
-        while self.held[0][0] < self.counted_at - hold_s:
-            self.held.popleft()
+        spread_w = self._spread_w(weight)
+        self.held.append((self.counted_at, self.mean_w, spread_w))
+        while self._peaks and self._peaks[-1][1] <= self.mean_w + spread_w:
+            self._peaks.pop()
+        self._peaks.append((self.counted_at, self.mean_w + spread_w))
+        for kept in (self.held, self._peaks):
+            while kept[0][0] < self.counted_at - hold_s:
+                kept.popleft()
         self.is_estimated = self.is_estimated or self.counted_at - self.since >= hold_s
 
     def _spread_w(self, weight: float) -> Watts:
@@ -140,12 +144,11 @@ class MeteredFeeder:
         prior_w = self.spec.auxiliary_w
         if not self.is_estimated:
             return max(prior_w, self.floor_w)
-        share = min(at_share, 1.0)
-        if self._highest is None or self._highest[:2] != (share, prior_w):  # asked for twice at nearly every sample
-            highest_w = max(
-                (mean_w if mean_w >= prior_w else prior_w + (mean_w - prior_w) * share) + spread_w
+        if at_share >= 1.0:  # at rest always
+            upper_w = self._peaks[0][1]
+        else:
+            upper_w = max(
+                (mean_w if mean_w >= prior_w else prior_w + (mean_w - prior_w) * at_share) + spread_w
                 for _, mean_w, spread_w in self.held
             )
-            self._highest = share, prior_w, highest_w
-        upper_w = self._highest[2]
         return max(upper_w, self.floor_w, least_w) if self.is_fresh else max(prior_w, upper_w)

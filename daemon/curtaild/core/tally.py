@@ -7,7 +7,7 @@ of a thousand rows draws more can be added to the site's sum without an error ga
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 

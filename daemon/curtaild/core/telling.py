@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache, partial
 
 from curtaild.core.compliance import Standing
 from curtaild.core.events import Ack, Event
@@ -14,7 +13,13 @@ from curtaild_drivers.contract import FeederId, Seconds, Watts
 
 def tell(site: Site, now: Seconds) -> list[Event]:
     """Where each allocation stands, and who is over its limit for too long."""
-    standing_of = cache(partial(_standing, site))
+    standings: dict[FeederId, Standing | None] = {}
+
+    def standing_of(feeder: FeederId) -> Standing | None:
+        if feeder not in standings:
+            standings[feeder] = _standing(site, feeder)
+        return standings[feeder]
+
     in_force = site.link.in_force(now)
     reach_by_s = {
         allocation.feeder: allocation.reach_by_s for allocation in in_force if allocation.reach_by_s is not None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from curtaild.core.site import Site
-from curtaild_drivers.contract import Seconds, Watts
-from curtaild_emulator import Plant
+from curtaild_drivers.contract import DeviceId, Seconds, Watts
 
 
 @dataclass(slots=True)
@@ -32,13 +32,13 @@ class Losses:
         """By name, in J."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
-    def count(self, site: Site, plant: Plant, allowed_w: Watts, true_w: Watts, dt_s: Seconds) -> None:
-        """Add `dt_s` of a moment at which `allowed_w` was allowed and `true_w` drawn."""
-        devices_true_w = waking_w = falling_w = settled_w = unknown_w = 0.0
-        for device in site.devices.values():
-            drawn_w = plant.true_power_w(device.spec.id)
-            devices_true_w += drawn_w
-            held_w = device.reserved_w - drawn_w
+    def count(
+        self, site: Site, drawn_w: Mapping[DeviceId, Watts], allowed_w: Watts, true_w: Watts, dt_s: Seconds
+    ) -> None:
+        """Add `dt_s` of a moment at which `allowed_w` was allowed and `true_w` drawn, `drawn_w` by the devices."""
+        waking_w = falling_w = settled_w = unknown_w = 0.0
+        for name, device in site.devices.items():
+            held_w = device.reserved_w - drawn_w[name]
             if device.actuation is not None:
                 if device.actuation.is_raise:
                     waking_w += held_w
@@ -48,6 +48,7 @@ class Losses:
                 settled_w += held_w
             else:
                 unknown_w += held_w
+        devices_true_w = sum(drawn_w.values())
         sums = site.tallies[site.tree.root]
         margin_w = site.policy.margin_w(allowed_w)
         self.waking += waking_w * dt_s

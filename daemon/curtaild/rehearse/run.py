@@ -163,11 +163,11 @@ class _Recorder:
         self._trace = trace
         self._stated = stated
         self._core = controller if isinstance(controller, Core) else None
-        ids, groups = self._plant.all_ids, emulated.group_of
-        members = {group: [device for device in ids if groups[device] == group] for group in trace.groups_w}
-        self._place = {device: (group, place) for group in members for place, device in enumerate(members[group])}
-        self._drawn_w = {group: [self._plant.true_power_w(one) for one in members[group]] for group in members}
-        self._rates = {group: [self._plant.true_rate(one) for one in members[group]] for group in members}
+        self._group_of = emulated.group_of
+        self._drawn_w = {device: self._plant.true_power_w(device) for device in self._plant.all_ids}
+        members = {group: [one for one in self._drawn_w if self._group_of[one] == group] for group in trace.groups_w}
+        self._groups_w = {group: {one: self._drawn_w[one] for one in members[group]} for group in members}
+        self._rates = {group: {one: self._plant.true_rate(one) for one in members[group]} for group in members}
         self._worth = Worth.of(emulated.site)
         self._sums_w = dict.fromkeys(self._feeders, 0.0)
         self._least_w = dict.fromkeys(self._feeders, float("inf"))
@@ -175,10 +175,12 @@ class _Recorder:
     def note(self, second: int) -> None:
         plant, trace = self._plant, self._trace
         for feeder in self._feeders:
-            self._sums_w[feeder] += plant.true_feeder_power_w(feeder)
-            self._least_w[feeder] = min(self._least_w[feeder], self._stated.at(feeder, float(second)))
-        trace.limit_w.append(self._stated.at(self._root, float(second)))
-        trace.true_w.append(plant.true_feeder_power_w(self._root))
+            true_w, limit_w = plant.true_feeder_power_w(feeder), self._stated.at(feeder, float(second))
+            self._sums_w[feeder] += true_w
+            self._least_w[feeder] = min(self._least_w[feeder], limit_w)
+            if feeder == self._root:
+                trace.true_w.append(true_w)
+                trace.limit_w.append(limit_w)
         trace.metered_w.append(self._metered_w())
         trace.reserved_w.append(self._core.reserved_w() if self._core is not None else float("nan"))
         if second % SLOT_S == SLOT_S - 1:
@@ -196,15 +198,15 @@ class _Recorder:
             self._sums_w[feeder] = 0.0
             self._least_w[feeder] = float("inf")
         for device in self._plant.take_moved():
-            group, place = self._place[device]
-            self._drawn_w[group][place] = self._plant.true_power_w(device)
-            self._rates[group][place] = self._plant.true_rate(device)
+            group = self._group_of[device]
+            self._drawn_w[device] = self._groups_w[group][device] = self._plant.true_power_w(device)
+            self._rates[group][device] = self._plant.true_rate(device)
         earned = 0.0
-        for group, drawn_w in self._drawn_w.items():
-            power_w = sum(drawn_w)
+        for group, drawn_w in self._groups_w.items():
+            power_w = sum(drawn_w.values())
             self._trace.groups_w[group].append(power_w)
-            earned += self._worth.per_h(group, sum(self._rates[group]), power_w)
+            earned += self._worth.per_h(group, sum(self._rates[group].values()), power_w)
         self._trace.earned_per_h.append(earned)
         allowed_w, true_w = min(self._trace.limit_w[-1], self._demand_w), self._trace.true_w[-1]
         if self._core is not None and allowed_w - true_w > _NOTHING_LOST * allowed_w:
-            self._losses.count(self._core.site, self._plant, allowed_w, true_w, SLOT_S)
+            self._losses.count(self._core.site, self._drawn_w, allowed_w, true_w, SLOT_S)
