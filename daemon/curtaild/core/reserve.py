@@ -280,9 +280,7 @@ def _has_risen(device: Device, actuation: Actuation, reading: Reading) -> bool:
         ratio.mean if ratio is not None and ratio.samples >= LEARNED_SAMPLES else 1.0
     )
     return (
-        device.draw_w is not None
-        and reading.state is _RUNNING
-        and device.draw_w >= expected_w - device.tolerance_w()
+        device.draw_w is not None and reading.state is _RUNNING and device.draw_w >= expected_w - device.tolerance_w()
     )
 
 
