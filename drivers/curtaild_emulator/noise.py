@@ -12,7 +12,8 @@ _STEPS = 1 << 53  # as many numbers as a double has between 0 and 1
 
 
 class Noise:
-    """A stream of random numbers, the same for the same seed and name on every machine (SplitMix64; `pair` has a stream of its own)."""
+    """A stream of random numbers, the same for the same seed and name on every machine (SplitMix64); `pair` has another
+    of its own."""
 
     __slots__ = ("_state", "_turn")
 
