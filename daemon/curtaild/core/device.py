@@ -87,6 +87,11 @@ class DeviceSpec:
     emergency_order: int = 50
     falls_back_w: Watts | None = None
     restarts: bool = False
+    tolerance_w: Watts = field(init=False, repr=False, compare=False)
+    """How close to a point's draw counts as being there."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tolerance_w", max(50.0, 0.03 * self.rated_w))
 
 
 @dataclass(slots=True)
@@ -345,15 +350,11 @@ class Device:
         own error may have changed."""
         return min(self.reserved_w, abs(self.reserved_w - exact(self.seen_w)))
 
-    def tolerance_w(self) -> Watts:
-        """How close to a point's draw counts as being there."""
-        return max(50.0, 0.03 * self.spec.rated_w)
-
     def learned_at(self, point: OperatingPoint) -> DrawRatio | None:
         """What was learned at this very point. A power limit is a point of its own at each of its draws: it bounds what
         a GPU draws and does not set it, so that one at 70 % of a high limit may draw all of a lower one."""
         ratio = self.learned.get(point.key)
-        return ratio if ratio is not None and abs(point.draw_w - ratio.at_w) <= self.tolerance_w() else None
+        return ratio if ratio is not None and abs(point.draw_w - ratio.at_w) <= self.spec.tolerance_w else None
 
     def upper_w(self, point: OperatingPoint) -> Watts:
         """The most the device is expected to draw at `point`, as learned for this very device. What drew less than one
@@ -384,7 +385,7 @@ class Device:
         ratio = self.learned_at(point)
         is_learned = ratio is not None and ratio.samples >= LEARNED_SAMPLES
         upper_w = max(point.draw_w, self.upper_w(point))
-        return upper_w * (1.0 if is_learned else UNIT_SPREAD) + self.tolerance_w()
+        return upper_w * (1.0 if is_learned else UNIT_SPREAD) + self.spec.tolerance_w
 
     def flex_floor(self) -> OperatingPoint | None:
         """The lowest point at which it keeps what its flex leaves it; `None` where a routine limit may take all."""

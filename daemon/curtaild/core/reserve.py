@@ -91,7 +91,8 @@ def _go_on(device: Device, reading: Reading, now: Seconds, policy: Policy) -> li
     draw_w = power_w if power_w is not None else device.draw_w
     device.reading, device.drawn_at, device.draw_w = reading, reading.taken_at, draw_w
     if draw_w is not None:
-        device.recent_w = (*device.recent_w[1 - STEADY_READINGS :], draw_w)
+        recent = device.recent_w
+        device.recent_w = (recent[1], recent[2], draw_w) if len(recent) == STEADY_READINGS else (*recent, draw_w)
     if actuation is not None:
         events = _judge_actuation(device, actuation, reading, now, policy)
         if device.actuation is None:
@@ -111,7 +112,7 @@ def _infer_setpoint(device: Device, reading: Reading) -> None:
     points = device.spec.points
     is_plausible = said is not None and device.draw_w <= device.most_w(said)
     if not is_plausible and _is_steady(device) and points is not None:
-        above = [point for point in points.points if point.draw_w + device.tolerance_w() >= device.draw_w]
+        above = [point for point in points.points if point.draw_w + device.spec.tolerance_w >= device.draw_w]
         said = above[0] if above else points.highest
         if said.divisible:
             said = hull.point_at(points, max(device.recent_w) + points.step_w)
@@ -136,7 +137,7 @@ def _is_falling_asleep(device: Device, reading: Reading) -> bool:
 
 def _is_steady(device: Device) -> bool:
     recent = device.recent_w
-    return len(recent) == STEADY_READINGS and max(recent) - min(recent) <= device.tolerance_w()
+    return len(recent) == STEADY_READINGS and max(recent) - min(recent) <= device.spec.tolerance_w
 
 
 def _stands_still(device: Device) -> bool:
@@ -204,7 +205,7 @@ def _has_left(device: Device, setpoint: OperatingPoint, said: OperatingPoint, re
     """Whether the device's own word is no longer the setpoint: somebody else's command, or a restart that forgot a
     temporary limit. A higher word is believed even while it starts; a lower one not where its draw belies it, or a
     device that says yes and does not obey would come and go for ever."""
-    if said.draw_w > setpoint.draw_w + device.tolerance_w():
+    if said.draw_w > setpoint.draw_w + device.spec.tolerance_w:
         return True
     if device.draw_w is not None and device.draw_w > device.most_w(said):
         return False
@@ -256,11 +257,11 @@ def _has_fallen(device: Device, actuation: Actuation, reading: Reading) -> bool:
         return False  # a restarting device draws little for a moment only
     if device.draw_w > device.most_w(actuation.target):
         return False
-    is_near = reading.power_w is None or reading.power_w <= device.likely_w(actuation.target) + device.tolerance_w()
+    is_near = reading.power_w is None or reading.power_w <= device.likely_w(actuation.target) + device.spec.tolerance_w
     if not is_near and not _had_its_time(device, actuation, reading):
         return False  # very likely still falling
     said = reported_point(device, reading)
-    if said is not None and said.draw_w > actuation.target.draw_w + device.tolerance_w():
+    if said is not None and said.draw_w > actuation.target.draw_w + device.spec.tolerance_w:
         return False  # low by chance: its own setting says it may rise again
     if actuation.answered_at is not None and _may_still_fall(device, reading, actuation.answered_at):
         return False
@@ -280,7 +281,9 @@ def _has_risen(device: Device, actuation: Actuation, reading: Reading) -> bool:
         ratio.mean if ratio is not None and ratio.samples >= LEARNED_SAMPLES else 1.0
     )
     return (
-        device.draw_w is not None and reading.state is _RUNNING and device.draw_w >= expected_w - device.tolerance_w()
+        device.draw_w is not None
+        and reading.state is _RUNNING
+        and device.draw_w >= expected_w - device.spec.tolerance_w
     )
 
 

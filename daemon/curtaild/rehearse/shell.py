@@ -189,7 +189,8 @@ class Shell:
     def _look_at(self, device: DeviceId, at: Seconds) -> None:
         """In the tick that ends then or next after it; instead of when it was to be read before."""
         self._round[device] = round_ = self._round[device] + 1
-        self._due[max(math.ceil(at / TICK_S), self._next_tick)].append((at, round_, device))
+        tick = math.ceil(at / TICK_S)
+        self._due[tick if tick > self._next_tick else self._next_tick].append((at, round_, device))
 
     # ---- commands -----------------------------------------------------------------------------
 
