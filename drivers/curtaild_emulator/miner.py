@@ -83,7 +83,9 @@ class InMotion(Protocol):
 
 
 class Miner:
-    """A device of one model. Call `advance` (or any verb, which advances itself) with times that never go back."""
+    """A device of one model. Call `advance` (or any verb, which advances itself) with times that never go back.
+
+    `speaks_plainly`: no fault is switched on that would alter what is read off it, beside a bias."""
 
     __slots__ = (
         "_at",
@@ -99,7 +101,6 @@ class Miner:
         "_phases",
         "_rate_hs",
         "_rated_at_w",
-        "_speaks_plainly",
         "_started_at",
         "_state",
         "_unit",
@@ -107,6 +108,7 @@ class Miner:
         "model",
         "power_w",
         "setting",
+        "speaks_plainly",
         "working_since",
     )
 
@@ -129,7 +131,7 @@ class Miner:
         amount = self._noise.uniform(0.05, 0.20)
         self._fault_bias = 1.0 + (amount if self._noise.uniform() < 0.5 else -amount)
         self._odds: dict[Fault, float] = dict.fromkeys((*model.born_with, *born_with), 1.0)
-        self._speaks_plainly = _ALTER_READINGS.isdisjoint(self._odds)
+        self.speaks_plainly = _ALTER_READINGS.isdisjoint(self._odds)
         self._moving = moving
         self._phases: deque[Phase] = deque()
         self._due: tuple[Seconds, Callable[[Seconds], None]] | None = None
@@ -210,16 +212,18 @@ class Miner:
     @property
     def point_key(self) -> str:
         """The operating point the firmware says it is set to."""
-        if self.setting.asleep:
-            return OFF
-        return self.setting.preset if self.model.lowest_limit_w is None else LIMIT
+        return self._settings()[0]
 
     @property
     def set_limit_w(self) -> Watts | None:
         """The power limit the firmware says it keeps, `None` where it takes none."""
+        return self._settings()[1]
+
+    def _settings(self) -> tuple[str, Watts | None]:
+        setting = self.setting
         if self.model.lowest_limit_w is None:
-            return None
-        return self.setting.limit_w * self.setting.percent / 100.0
+            return OFF if setting.asleep else setting.preset, None
+        return OFF if setting.asleep else LIMIT, setting.limit_w * setting.percent / 100.0
 
     def says(self, now: Seconds) -> Reading:
         """What a driver reads off it at `now` where it `speaks_plainly`: its state and settings, and `measured_w` and
@@ -230,7 +234,7 @@ class Miner:
             bias = self._fault_bias if _BIAS in self._odds else self._bias
             power_w = self.power_w * bias * (1.0 + _SENSOR_NOISE * sensor)
         rate_hs = self.rate_hs * (1.0 + _RATE_NOISE * scatter)
-        return Reading(now, self._state, power_w, rate_hs, self.point_key, self.set_limit_w)
+        return Reading(now, self._state, power_w, rate_hs, *self._settings())
 
     def measured_w(self) -> Watts:
         """One sample of its own power sensor: the unit's constant error and a little noise."""
@@ -251,21 +255,20 @@ class Miner:
             self._odds[fault] = probability
         else:
             self._odds.pop(fault, None)
-        self._speaks_plainly = _ALTER_READINGS.isdisjoint(self._odds)
+        self.speaks_plainly = _ALTER_READINGS.isdisjoint(self._odds)
 
     def has(self, fault: Fault) -> bool:
         """Is the fault switched on."""
         return fault in self._odds
 
+    def has_any(self, faults: Iterable[Fault]) -> bool:
+        """Is one of the faults switched on."""
+        return not self._odds.keys().isdisjoint(faults)
+
     def strikes(self, fault: Fault) -> bool:
         """Does the fault strike this time: certain or by its odds, never if it is off."""
         odds = self._odds.get(fault)
         return odds is not None and (odds >= 1.0 or self._noise.uniform() < odds)
-
-    @property
-    def speaks_plainly(self) -> bool:
-        """No fault is switched on that would alter what is read off it, beside a bias."""
-        return self._speaks_plainly
 
     @property
     def faults(self) -> frozenset[Fault]:

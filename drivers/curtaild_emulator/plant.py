@@ -326,7 +326,9 @@ class Plant:
         """What a driver's `read` would return at `now`. Raises `Unreachable` and `BadReply` as faults dictate."""
         if now != self._now:  # forty devices are read at one time
             self.advance(now)
-        miner = self._miners[device_id]
+        miner = self._miners.get(device_id)
+        if miner is None:
+            return self._read_node(device_id)
         if miner.speaks_plainly:
             return miner.says(now)
         self._reach(miner)
@@ -336,6 +338,10 @@ class Plant:
             return Reading(taken_at=now, state=RunState.UNKNOWN)
         reading = miner.says(now)
         return reading._replace(power_w=None) if miner.has(Fault.NAN_POWER) else reading
+
+    def _read_node(self, device_id: str) -> Reading:
+        """A GPU node speaks through its BMC only, unless a plant knows a driver's way to read it."""
+        raise KeyError(device_id)
 
     def apply(self, device_id: str, point: OperatingPoint, now: Seconds) -> Outcome:
         """Bring a device towards `point` as a driver would; its draw then follows its physics.
@@ -395,9 +401,8 @@ class Plant:
 
     @staticmethod
     def _reach(miner: Miner) -> None:
-        for fault in _SILENT:
-            if miner.strikes(fault):
-                raise Unreachable(f"{miner.id}: no answer")
+        if miner.has_any(_SILENT) and any(miner.strikes(fault) for fault in _SILENT):
+            raise Unreachable(f"{miner.id}: no answer")
         if miner.is_booting and miner.has(Fault.API_GONE_WHILE_BOOTING):
             raise Unreachable(f"{miner.id}: connection refused while it boots")
 

@@ -112,13 +112,9 @@ class DrawRatio:
     middle: float = field(init=False)
 
     def __post_init__(self) -> None:
-        learned = self._learned()
-        self.upper = learned if self.samples >= LEARNED_SAMPLES else max(1.0, learned)
+        edge = self.mean + max(2 * math.sqrt(self.variance), LEAST_SPREAD)
+        self.upper = edge if self.samples >= LEARNED_SAMPLES else max(1.0, edge)
         self.middle = self.mean
-
-    def _learned(self) -> float:
-        spread = 2 * math.sqrt(self.variance)
-        return self.mean + (spread if spread > LEAST_SPREAD else LEAST_SPREAD)
 
     def observe(self, ratio: float) -> bool:
         """Learn from a reading; whether it moved the edge or the middle."""
@@ -127,9 +123,11 @@ class DrawRatio:
         error = ratio - self.mean
         mean = self.mean = self.mean + weight * error
         self.variance = (1 - weight) * (self.variance + weight * error * error) if samples > 1 else 0.0
-        is_near = -HAIR <= mean - self.middle <= HAIR and -HAIR <= self._learned() - self.upper <= HAIR
-        if is_near and samples > LEARNED_SAMPLES:
-            return False
+        if samples > LEARNED_SAMPLES and -HAIR <= mean - self.middle <= HAIR:
+            spread = 2 * math.sqrt(self.variance)
+            edge = mean + (spread if spread > LEAST_SPREAD else LEAST_SPREAD)
+            if -HAIR <= edge - self.upper <= HAIR:
+                return False
         self.__post_init__()
         return True
 

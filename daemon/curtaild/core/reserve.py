@@ -140,15 +140,6 @@ def _is_steady(device: Device) -> bool:
     return len(recent) == STEADY_READINGS and max(recent) - min(recent) <= device.spec.tolerance_w
 
 
-def _stands_still(device: Device) -> bool:
-    """What still falls or rises would teach a wrong draw."""
-    recent = device.recent_w
-    if len(recent) != STEADY_READINGS:
-        return False
-    most = max(recent)
-    return most - min(recent) <= STILL_FRACTION * most
-
-
 def _watch_setpoint(device: Device, setpoint: OperatingPoint, reading: Reading, now: Seconds) -> list[Event]:
     """Settled: learn its draw there, or notice that it left by itself."""
     if reading.power_w is not None and reading.power_w > device.most_w(setpoint):
@@ -176,14 +167,16 @@ def _is_at_work(setpoint: OperatingPoint, reading: Reading) -> bool:
 
 
 def _learn(device: Device, setpoint: OperatingPoint, ratio: float) -> bool:
-    """What stands still says how much it draws there; one reading above what was expected already says how much it may:
-    else it would be brought back to where it was just shed from, and shed again. Whether that is news."""
+    """What stands still says how much it draws there, what still falls or rises would teach a wrong draw. One reading
+    above what was expected already says how much it may: else it would be brought back to where it was just shed from,
+    and shed again. Whether that is news."""
     if not 0.3 < ratio < 1.5:
         return False
     known = device.learned.get(setpoint.key)
     if known is not None and known.at_w != setpoint.draw_w:
         known = device.learned_at(setpoint)
-    stands_still = _stands_still(device)
+    recent = device.recent_w
+    stands_still = len(recent) == STEADY_READINGS and (most := max(recent)) - min(recent) <= STILL_FRACTION * most
     if not stands_still and ratio <= (known.upper if known is not None else 1.0):
         return False
     if known is None:

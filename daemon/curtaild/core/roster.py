@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
-from curtaild.core.device import RESTLESS, Device, Share, exact
+from curtaild.core.device import RESTLESS, Device, Share
 from curtaild.core.feeders import FeederTree
 from curtaild_drivers.contract import FeederId, Seconds, Watts
 
@@ -78,7 +78,7 @@ class Members:
 
     def count_draw(self, device: Device, draw_w: Watts) -> None:
         """As `count`, where nothing but its draw is another than before."""
-        share, sums, measured_w = device.share, self.sums, exact(draw_w)
+        share, sums, measured_w = device.share, self.sums, math.ceil(draw_w * 1024.0) / 1024.0  # `exact`, written out
         more_w = measured_w - share.measured_w
         share.measured_w = measured_w
         sums.measured_w += more_w

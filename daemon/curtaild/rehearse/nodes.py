@@ -125,16 +125,13 @@ class MixedPlant(Plant):
         node = self.node(device_id)
         return kind.rate(node.power_w) if node.state is RunState.RUNNING else 0.0
 
-    def read(self, device_id: str, now: Seconds) -> Reading:
-        if device_id not in self._kinds:
-            return super().read(device_id, now)
+    def _read_node(self, device_id: str) -> Reading:
         kind = self._kinds[DeviceId(device_id)]
-        self.advance(now)
         node = self.node(device_id)
         is_off = node.power in (Power.OFF, Power.POWERING_OFF)
         limit_w = node.node_cap_w if node.node_cap_w is not None else kind.rated_w
         return Reading(
-            taken_at=now,
+            taken_at=self.now,
             state=node.state,
             power_w=node.measured_w(),
             rate=self.true_rate(DeviceId(device_id)),
