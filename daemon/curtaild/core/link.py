@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from curtaild.core.allocation import (
     Allocation,
@@ -68,6 +69,17 @@ class LinkMemory:
     hold_until: Seconds | None = None
 
 
+class _InForce(NamedTuple):
+    """What holds from `since` until `until` under `policy`: the newest valid allocation per issuer and feeder, and what
+    they state, the strictest ceiling per feeder with its source."""
+
+    since: Seconds
+    until: Seconds
+    policy: LinkPolicy
+    allocations: list[Allocation]
+    stated: dict[FeederId, tuple[Ceiling, str]]
+
+
 class Link:
     """Takes the grid's messages, answers with the ceilings in force and when they next change by themselves."""
 
@@ -83,7 +95,7 @@ class Link:
         self._allocation_is_fresh = False
         self._stated_at: Seconds = -math.inf  # when it last became so
         self._tidy_at: Seconds = -math.inf
-        self._in_force: tuple[Seconds, LinkPolicy, list[Allocation]] | None = None
+        self._in_force: _InForce | None = None
 
     # ---- what the grid says -------------------------------------------------------------------
 
@@ -242,8 +254,7 @@ class Link:
         self._allocation_is_fresh = heard or came_in_silence
 
     def _follow(self, now: Seconds) -> str | None:
-        ceilings = [ceiling for ceiling, _ in self._stated(now).values()]
-        limited = any(isinstance(ceiling, Limit) for ceiling in ceilings)
+        limited = any(isinstance(ceiling, Limit) for ceiling, _ in self._at(now).stated.values())
         phase = LinkPhase.LIMITED if limited else LinkPhase.UNLIMITED
         if phase is self.phase:
             return None
@@ -253,10 +264,7 @@ class Link:
     def _is_covered(self, now: Seconds) -> bool:
         """Whether an allocation for the root speaks for now. One for a row alone says nothing of the site: to leave the
         fail-safe on it would be a drift to unlimited."""
-        return any(
-            held.feeder == self.policy.root and held.covers(now) and self.policy.hears(held.issuer)
-            for held in self.memory.allocations
-        )
+        return self.policy.root in self._at(now).stated
 
     def _tidy(self, now: Seconds) -> list[Event]:
         """Forget what is over; worth looking only when something was taken, begins or ends."""
@@ -296,7 +304,7 @@ class Link:
 
     def ceilings(self, moment: Seconds) -> dict[FeederId, tuple[Ceiling, str]]:
         """The ceiling in force at `moment` and its source, per feeder that somebody speaks for; always the root."""
-        stated = self._stated(moment)
+        stated = dict(self._at(moment).stated)
         root = self.policy.root
         if self.is_failsafe:
             failsafe: Ceiling = Limit(self.policy.failsafe_w)
@@ -322,10 +330,16 @@ class Link:
     def in_force(self, moment: Seconds) -> Sequence[Allocation]:
         """The newest valid allocation per issuer and feeder. One for a feeder, or of an issuer, that a new site file no
         longer has is kept, without effect."""
-        found = self._in_force  # asked for several times in each cycle
-        if found is None or found[0] != moment or found[1] is not self.policy:
-            found = self._in_force = moment, self.policy, self._newest(moment)
-        return found[2]
+        return self._at(moment).allocations
+
+    def _at(self, moment: Seconds) -> _InForce:
+        """What is in force at `moment`: worked out where something was taken, begins or ends."""
+        known = self._in_force
+        if known is None or known.policy is not self.policy or not known.since <= moment < known.until:
+            allocations = self._newest(moment)
+            until = min((at for at in _moments(self.memory.allocations) if at > moment), default=math.inf)
+            known = self._in_force = _InForce(moment, until, self.policy, allocations, _strictest_of(allocations))
+        return known
 
     def _newest(self, moment: Seconds) -> list[Allocation]:
         newest: dict[tuple[Issuer, FeederId], Allocation] = {}
@@ -335,15 +349,6 @@ class Link:
                 if key not in newest or held.seq > newest[key].seq:
                     newest[key] = held
         return list(newest.values())
-
-    def _stated(self, moment: Seconds) -> dict[FeederId, tuple[Ceiling, str]]:
-        """Across issuers the strictest."""
-        stated: dict[FeederId, tuple[Ceiling, str]] = {}
-        for allocation in self.in_force(moment):
-            known = stated.get(allocation.feeder)
-            if known is None or strictest(known[0], allocation.ceiling) is not known[0]:
-                stated[allocation.feeder] = (allocation.ceiling, allocation.id)
-        return stated
 
     def coming(self, now: Seconds, until: Seconds) -> list[tuple[Seconds, dict[FeederId, Ceiling]]]:
         """The ceilings at each moment of (`now`, `until`] when one is known to begin or end, the next one first.
@@ -378,6 +383,16 @@ class Link:
         if self.memory.hold_until is not None:
             moments.append(self.memory.hold_until)
         return min((moment for moment in moments if moment > now), default=None)
+
+
+def _strictest_of(allocations: Iterable[Allocation]) -> dict[FeederId, tuple[Ceiling, str]]:
+    """Across issuers the strictest, and whose it is."""
+    stated: dict[FeederId, tuple[Ceiling, str]] = {}
+    for allocation in allocations:
+        known = stated.get(allocation.feeder)
+        if known is None or strictest(known[0], allocation.ceiling) is not known[0]:
+            stated[allocation.feeder] = (allocation.ceiling, allocation.id)
+    return stated
 
 
 def _is_over(held: Allocation, rivals: Iterable[Allocation], now: Seconds) -> bool:

@@ -113,11 +113,12 @@ class _Sight(NamedTuple):
 
 class Tallies:
     """One tally per feeder, kept from cycle to cycle. `restated`: those of which something else is to be told the grid
-    than before, until somebody takes them off. `_moving`: feeders with devices that moved since a meter saw them, whom
+    than before, until somebody takes them off. `_looking`: by the nearest meter of a feeder, it and those above it.
+    `_moving`: feeders with devices that moved since a meter saw them, whom
     its next sample concerns."""
 
-    __slots__ = ("_by_feeder", "_children", "_meters", "_moving", "_policy", "_roster", "_seen_by", "_sights", "_tree",
-                 "restated")  # fmt: skip
+    __slots__ = ("_by_feeder", "_children", "_looking", "_meters", "_moving", "_policy", "_roster", "_seen_by",
+                 "_sights", "_tree", "restated")  # fmt: skip
 
     def __init__(
         self, tree: FeederTree, meters: Mapping[FeederId, MeteredFeeder], roster: Roster, policy: Policy
@@ -128,6 +129,9 @@ class Tallies:
         self._seen_by = {
             feeder: next((above for above in path if above in meters), None) for feeder, path in tree.paths.items()
         }
+        self._looking: dict[FeederId | None, list[MeteredFeeder]] = {None: []}
+        for seer in meters:
+            self._looking[seer] = [meters[above] for above in tree.paths[seer] if above in meters]
         self._sights: dict[FeederId | None, _Sight] = {}
         self._moving: set[FeederId] = set()
         self.restated: set[FeederId] = set(tree.specs)
@@ -143,10 +147,10 @@ class Tallies:
 
     def refresh(self) -> set[FeederId]:
         """Bring all up to the roster and the meters, whose estimates are fed on the way; the feeders counted anew."""
-        before, self._sights = self._sights, {seer: self._sight_of(seer) for seer in (None, *self._meters)}
+        before, self._sights = self._sights, {seer: self._sight_of(seer) for seer in self._looking}
         due = self._take_changed() | self._meters.keys()
-        due.update(feeder for feeder in self._moving if self._is_news_of(feeder, before))
-        lost = {seer for seer, sight in self._sights.items() if seer in before and sight.is_less_than(before[seer])}
+        due.update([feeder for feeder in self._moving if self._is_news_of(feeder, before)])
+        lost = [seer for seer, sight in self._sights.items() if seer in before and sight.is_less_than(before[seer])]
         if lost:
             due.update(feeder for feeder, seer in self._seen_by.items() if seer in lost)
         self._moving = {feeder for feeder in due | self._moving if self._roster.members[feeder].has_movers}
@@ -212,12 +216,15 @@ class Tallies:
 
     def _sight_of(self, seer: FeederId | None) -> _Sight:
         """What those see who look at the feeders that `seer` is the nearest meter of."""
-        above = [self._meters[feeder] for feeder in self._tree.paths[seer] if feeder in self._meters] if seer else []
-        counted = (
-            meter.counted_at for meter in above if meter.is_remembered or (meter.is_fresh and meter.is_estimated)
-        )
-        sampled_at = min((meter.changed_at for meter in above if meter.is_fresh), default=math.inf)
-        return _Sight(next(counted, None), sampled_at)
+        until: Seconds | None = None
+        sampled_at = math.inf
+        for meter in self._looking[seer]:
+            is_fresh = meter.is_fresh
+            if until is None and (meter.is_remembered or (is_fresh and meter.is_estimated)):
+                until = meter.counted_at
+            if is_fresh and meter.changed_at < sampled_at:
+                sampled_at = meter.changed_at
+        return _Sight(until, sampled_at)
 
     def _own(self, feeder: FeederId, members: Members) -> FeederTally:
         """The devices that hang on the feeder itself."""
