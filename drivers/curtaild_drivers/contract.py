@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, NewType, Protocol, TypeAlias
+from typing import NewType, Protocol, TypeAlias
 
 Watts: TypeAlias = float
 """Real power at the wall, in W. Unknown is `None`, never 0."""
@@ -81,8 +81,10 @@ class OperatingPoints:
         return self._hash
 
 
-class Reading(NamedTuple):
-    """What a device reported, and when.
+@dataclass(slots=True)
+class Reading:
+    """What a device reported, and when. A record that nobody changes; it is not `frozen` only because that would cost
+    three times as much to make, forty thousand times a minute.
 
     `power_w` is wall power in watts, `None` where the firmware does not measure it (stock Antminer) or said
     nonsense (NaN, negative, absurd): never 0 for "unknown". `point_key` is the operating point the device itself says

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from curtaild_drivers.contract import (
@@ -337,7 +337,7 @@ class Plant:
         if miner.state is RunState.ASLEEP and not self._answers_asleep(miner):
             return Reading(taken_at=now, state=RunState.UNKNOWN)
         reading = miner.says(now)
-        return reading._replace(power_w=None) if miner.has(Fault.NAN_POWER) else reading
+        return replace(reading, power_w=None) if miner.has(Fault.NAN_POWER) else reading
 
     def _read_node(self, device_id: str) -> Reading:
         """A GPU node speaks through its BMC only, unless a plant knows a driver's way to read it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -57,7 +57,7 @@ class NodeSite:
             inputs.answers.append(
                 Answer(NODE, command.actuation, ActuationStage.ANSWERED, paper.now - 0.5, outcome.value)
             )
-        reading = (await self.node.read())._replace(taken_at=paper.now)
+        reading = replace(await self.node.read(), taken_at=paper.now)
         await comes_true(lambda: all(slot.is_idle for slot in self.node._slots))  # what they do is asked after it
         inputs.readings.append((NODE, reading))
         inputs.meters.append((SITE, MeterReading(paper.now, self.true_w() + paper.now % 2)))

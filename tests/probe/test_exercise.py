@@ -260,7 +260,7 @@ def test_where_it_was_found_is_what_it_says_itself() -> None:
         (reading("limit", 1_980.0), False),
         (reading("limit", 2_000.0, RunState.ASLEEP), False),
         (reading("limit"), True),  # it does not say which, and draws it
-        (reading("limit")._replace(power_w=2_900.0), False),
+        (replace(reading("limit"), power_w=2_900.0), False),
         (reading(OFF), False),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,7 @@ def test_room_that_is_kept_for_fans_is_told_as_taken() -> None:
 def test_what_a_device_says_is_the_matter_with_it_is_told() -> None:
     paper = PaperSite(specs=[spec_of("node", SLIDER)])
     paper.tick()
-    reading = reading_of(SLIDER.highest, paper.now)._replace(state=RunState.FAULT, fault="GPU 3: the GPU is lost")
+    reading = replace(reading_of(SLIDER.highest, paper.now), state=RunState.FAULT, fault="GPU 3: the GPU is lost")
     step(paper.site, Inputs(readings=[(DeviceId("node"), reading)]), paper.now)
     why = Explanations(lambda: paper.site).of(DeviceId("node"), paper.now)
     assert why is not None

@@ -6,6 +6,7 @@ Watts leave a reservation only when a reading *asked after* the command shows th
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from curtaild.core import hull
 from curtaild.core.device import (
@@ -51,7 +52,7 @@ def observe(device: Device, reading: Reading, now: Seconds, policy: Policy) -> l
         device.state_since = reading.taken_at
     draw_w = reading.power_w
     if draw_w is not None and not 0.0 <= draw_w <= ABSURD * device.spec.rated_w:
-        reading = reading._replace(power_w=None)  # NaN, negative and absurd ones are unknown, never zero
+        reading = replace(reading, power_w=None)  # NaN, negative and absurd ones are unknown, never zero
         draw_w = None
     device.reading = reading
     if draw_w is None:

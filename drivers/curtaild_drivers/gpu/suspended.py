@@ -82,10 +82,10 @@ class Suspendable(TellsWords, LearnsPoints):
         self._works_on = reading.power_w is None or reading.power_w > WORKS_ABOVE * self._stage.draw_w
         fault = "; ".join(filter(None, (reading.fault, self._trouble))) or None
         if not is_in:
-            return reading._replace(fault=fault)
+            return replace(reading, fault=fault)
         sleeps = not self._works_on and reading.state in (RunState.RUNNING, RunState.IDLE)
         state = RunState.ASLEEP if sleeps else reading.state
-        return reading._replace(state=state, point_key=SUSPEND, limit_w=None, fault=fault)
+        return replace(reading, state=state, point_key=SUSPEND, limit_w=None, fault=fault)
 
     async def operating_points(self) -> OperatingPoints:
         """Raises `Unsupported` where the stage does not lie between off and the least limit."""
