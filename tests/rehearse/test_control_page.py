@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.rig import MODES, ROW_A, ROW_B, SITE, SLIDER, PaperSite, ladder, spec_of
-from curtaild.core import reserve
+from curtaild.core import actuation
 from curtaild.core.allocation import Allocation
 from curtaild.core.device import Device, DeviceSpec
 from curtaild.core.events import ActuationChanged, ActuationStage
@@ -132,7 +132,7 @@ def test_a_window_that_is_announced_is_met_before_it_opens() -> None:
         f"{100 * USUAL.dead_band_fraction:g} % of the limit",
         f"{USUAL.poll_slack_s:g} s for a poll",
         f"{USUAL.restart_jitter_s:g} s, drawn from its name",
-        f"up to {reserve.LONGEST_BACK_OFF_S / 60:g} minutes",
+        f"up to {actuation.LONGEST_BACK_OFF_S / 60:g} minutes",
     ],
 )
 def test_the_figures_are_the_code_s(quoted: str) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
 
-from curtaild.core import dispatch, interlock, reserve
+from curtaild.core import conditions, dispatch, interlock
+from curtaild.core.actuation import answered, changed
 from curtaild.core.allocation import AllocationId, GridMessage
 from curtaild.core.budget import keep_room, room_of
 from curtaild.core.device import Actuation, Device, exact
@@ -33,6 +34,8 @@ from curtaild.core.inputs import DeviceNews, Inputs
 from curtaild.core.limits import UNLIMITED, Limit, within
 from curtaild.core.link import FAILSAFE
 from curtaild.core.market import earns_too_little
+from curtaild.core.observe import observe
+from curtaild.core.reserve import reserve, review_at
 from curtaild.core.room import MILLIWATT, Move, Room
 from curtaild.core.shed import shed
 from curtaild.core.site import Site
@@ -137,18 +140,18 @@ def _take_news(site: Site, news: DeviceNews, now: Seconds) -> list[Event]:
     for answer in news.answers:
         device = devices.get(answer.device)
         if device is not None and device.actuation is not None and device.actuation.id == answer.actuation:
-            events += reserve.answered(device, answer.stage, answer.at, answer.detail)
+            events += answered(device, answer.stage, answer.at, answer.detail)
             touch(device)
     for device_id, reading in news.readings:
         device = devices.get(device_id)
         if device is not None:
-            events += reserve.observe(device, reading, now, policy)
+            events += observe(device, reading, now, policy)
             heard(device)
     site.unshown_feeders |= site.tallies.count_draws()
     for failure in news.poll_failures:
         device = devices.get(failure.device)
         if device is not None:
-            events += reserve.poll_failed(device, failure.condition, now, failure.detail)
+            events += conditions.poll_failed(device, failure.condition, now, failure.detail)
             touch(device)
     return events
 
@@ -226,10 +229,10 @@ def _recount(site: Site, now: Seconds, grace: bool, most: int | None = None) -> 
     roster, policy = site.roster, site.policy
     events: list[Event] = []
     for device in roster.take_touched(now, most):
-        events += reserve.reserve(device, now, policy, roster.members[device.spec.feeder].meter_agrees)
+        events += reserve(device, now, policy, roster.members[device.spec.feeder].meter_agrees)
         if grace and device.actuation is None and device.setpoint is None:
             device.planned_w = exact(device.draw_w) if device.draw_w is not None else 0.0
-        roster.count(device, reserve.review_at(device, now, policy), earns_too_little(device, policy))
+        roster.count(device, review_at(device, now, policy), earns_too_little(device, policy))
     return events
 
 
@@ -389,9 +392,7 @@ def _issue(site: Site, moves: list[Move], now: Seconds) -> tuple[list[Command], 
         device = devices[name]
         earlier, before, reserved_w = device.actuation, device.setpoint, device.reserved_w
         if earlier is not None:
-            events.append(
-                reserve.changed(device, earlier, ActuationStage.CANCELLED, now, "replaced by a newer command")
-            )
+            events.append(changed(device, earlier, ActuationStage.CANCELLED, now, "replaced by a newer command"))
         number += 1
         actuation_id, allocation_id = ActuationId(f"{epoch}-{number}"), behind[feeder]
         device.actuation = Actuation(
