@@ -36,7 +36,7 @@ class Mosquitto:
         return (self.folder / "mosquitto.log").read_text(errors="replace")
 
     def start(self) -> None:
-        """Start, and return once the broker accepts connections."""
+        """Start, and return once the broker says that it runs: it listens before it has read its certificates."""
         if BINARY is None:
             raise FileNotFoundError("mosquitto is not installed")
         lines = [
@@ -46,20 +46,21 @@ class Mosquitto:
             f"persistence_location {self.folder}/",
             *(["user root"] if os.geteuid() == 0 else []),  # else it drops root and cannot read the folder
             *self.config,
+            *(["log_type information"] if any(line.startswith("log_type") for line in self.config) else []),
         ]
         path = self.folder / "mosquitto.conf"
         path.write_text("\n".join(lines) + "\n")
         with (self.folder / "mosquitto.log").open("ab") as sink:
+            said_before = sink.tell()
             self._process = subprocess.Popen([BINARY, "-c", str(path)], stdout=sink, stderr=sink)
         until = time.monotonic() + IN_TIME_S
         while time.monotonic() < until:
             if self._process.poll() is not None:
                 raise RuntimeError(f"mosquitto ended with {self._process.returncode}:\n{self.log}")
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.01)  # there is no event to wait for: mosquitto says nothing when it is ready
-        raise TimeoutError(f"mosquitto does not listen on {self.port}:\n{self.log}")
+            if b" running\n" in (self.folder / "mosquitto.log").read_bytes()[said_before:]:
+                return
+            time.sleep(0.01)  # there is no event to wait for: a line in a file is all that mosquitto says
+        raise TimeoutError(f"mosquitto does not run on {self.port}:\n{self.log}")
 
     def stop(self) -> None:
         """End the broker; harmless if it has ended."""
