@@ -142,7 +142,9 @@ async def test_another_firmware_on_other_ports_is_found_though_the_old_one_only_
         assert [described.rated_w for described in watch.inbox.take().described] == [3_500.0]
 
 
-async def test_a_device_that_comes_back_is_asked_who_it_is_and_told_only_if_it_is_another() -> None:
+@asynccontextmanager
+async def one_that_fell_silent() -> AsyncIterator[tuple[EmulatedFarm, str, Watched, Identity]]:
+    """For so long that another may stand there since: the farm, its one device, who polls it, and who it is."""
     async with farm_of("luxos-s21", ANY_PORTS) as farm:
         ((name, address),) = farm.addresses.items()
         fleet = fleet_of(address, settings(farm.ports), None)
@@ -151,32 +153,30 @@ async def test_a_device_that_comes_back_is_asked_who_it_is_and_told_only_if_it_i
             fleet[NAME].identity = replace(known, serial="of the machine that stood here before")
             farm.set_fault(name, Fault.REFUSE_CONNECTION)
             await watch.polls_that(badly, running=IDENTIFY_AGAIN_AFTER)
-            farm.set_fault(name, Fault.REFUSE_CONNECTION, on=False)
-            await watch.polls_that(well)
-            watch.clock.skipped_s += BACK_WITHIN_S
-            assert await watch.next_identity() == known
-            watch.clock.skipped_s += BACK_WITHIN_S
-            await watch.polls_that(well, running=3)
-            assert watch.identities.empty(), "told once"
+            yield farm, name, watch, known
+
+
+async def test_a_device_that_comes_back_is_asked_who_it_is_and_told_only_if_it_is_another() -> None:
+    async with one_that_fell_silent() as (farm, name, watch, known):
+        farm.set_fault(name, Fault.REFUSE_CONNECTION, on=False)
+        await watch.polls_that(well)
+        watch.clock.skipped_s += BACK_WITHIN_S
+        assert await watch.next_identity() == known
+        watch.clock.skipped_s += BACK_WITHIN_S
+        await watch.polls_that(well, running=3)
+        assert watch.identities.empty(), "told once"
 
 
 async def test_one_that_comes_back_starting_is_asked_who_it_is_once_it_has_started() -> None:
-    async with farm_of("luxos-s21", ANY_PORTS) as farm:
-        ((name, address),) = farm.addresses.items()
-        fleet = fleet_of(address, settings(farm.ports), None)
-        async with watched(fleet) as watch:
-            known = await watch.next_identity()
-            fleet[NAME].identity = replace(known, serial="of the machine that stood here before")
-            farm.set_fault(name, Fault.REFUSE_CONNECTION)
-            await watch.polls_that(badly, running=IDENTIFY_AGAIN_AFTER)
-            watch.inbox.take()
-            farm.plant.miner(name).reboot(farm.now())
-            farm.set_fault(name, Fault.REFUSE_CONNECTION, on=False)
-            await watch.polls_that(well)
-            (_, first), *_ = watch.inbox.take().readings
-            assert first.state is RunState.STARTING
-            watch.clock.skipped_s += BACK_WITHIN_S
-            assert await watch.next_identity() == known
+    async with one_that_fell_silent() as (farm, name, watch, known):
+        watch.inbox.take()
+        farm.plant.miner(name).reboot(farm.now())
+        farm.set_fault(name, Fault.REFUSE_CONNECTION, on=False)
+        await watch.polls_that(well)
+        (_, first), *_ = watch.inbox.take().readings
+        assert first.state is RunState.STARTING
+        watch.clock.skipped_s += BACK_WITHIN_S
+        assert await watch.next_identity() == known
 
 
 async def test_one_that_was_remembered_is_asked_once_in_a_while_whether_it_is_still_the_same() -> None:

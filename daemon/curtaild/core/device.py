@@ -112,9 +112,12 @@ class DrawRatio:
     middle: float = field(init=False)
 
     def __post_init__(self) -> None:
-        edge = self.mean + max(2 * math.sqrt(self.variance), LEAST_SPREAD)
+        edge = self._edge()
         self.upper = edge if self.samples >= LEARNED_SAMPLES else max(1.0, edge)
         self.middle = self.mean
+
+    def _edge(self) -> float:
+        return self.mean + max(2 * math.sqrt(self.variance), LEAST_SPREAD)
 
     def observe(self, ratio: float) -> bool:
         """Learn from a reading; whether it moved the edge or the middle."""
@@ -123,11 +126,9 @@ class DrawRatio:
         error = ratio - self.mean
         mean = self.mean = self.mean + weight * error
         self.variance = (1 - weight) * (self.variance + weight * error * error) if samples > 1 else 0.0
-        if samples > LEARNED_SAMPLES and -HAIR <= mean - self.middle <= HAIR:
-            spread = 2 * math.sqrt(self.variance)
-            edge = mean + (spread if spread > LEAST_SPREAD else LEAST_SPREAD)
-            if -HAIR <= edge - self.upper <= HAIR:
-                return False
+        is_as_before = -HAIR <= mean - self.middle <= HAIR and -HAIR <= self._edge() - self.upper <= HAIR
+        if is_as_before and samples > LEARNED_SAMPLES:
+            return False
         self.__post_init__()
         return True
 
@@ -332,8 +333,9 @@ class Device:
 
     def quiet_until(self) -> Seconds:
         """How long time alone changes nothing of one at rest that goes on: until its last reading is stale."""
-        is_quiet = self.quiet_w != RESTLESS and self.actuation is None and self.drawn_at is not None
-        return self.drawn_at + self.spec.stale_after_s if is_quiet and self.drawn_at is not None else -math.inf
+        if self.quiet_w == RESTLESS or self.actuation is not None or self.drawn_at is None:
+            return -math.inf
+        return self.drawn_at + self.spec.stale_after_s
 
     def in_doubt_w(self, draw_w: Watts) -> Watts:
         """How far its word that it draws `draw_w` leaves open what it does draw: by all that is reserved where that is

@@ -80,9 +80,10 @@ def _go_on(device: Device, reading: Reading, now: Seconds, policy: Policy) -> li
         if device.actuation is None:
             device.quiet_w = RESTLESS
         return events
-    if power_w is not None and setpoint is not None and setpoint.draw_w > 0:
-        is_news = _learn(device, setpoint, power_w / setpoint.draw_w)
-        device.quiet_w = RESTLESS if is_news else device.quiet_w
+    if power_w is None or setpoint is None or setpoint.draw_w <= 0:
+        return []
+    if _learn(device, setpoint, power_w / setpoint.draw_w):
+        device.quiet_w = RESTLESS
     return []
 
 

@@ -114,8 +114,7 @@ class _Sight(NamedTuple):
 class Tallies:
     """One tally per feeder, kept from cycle to cycle. `restated`: those of which something else is to be told the grid
     than before, until somebody takes them off. `_looking`: by the nearest meter of a feeder, it and those above it.
-    `_moving`: feeders with devices that moved since a meter saw them, whom
-    its next sample concerns."""
+    `_moving`: feeders with devices that moved since a meter saw them, whom its next sample concerns."""
 
     __slots__ = ("_by_feeder", "_children", "_looking", "_meters", "_moving", "_policy", "_roster", "_seen_by",
                  "_sights", "_tree", "restated")  # fmt: skip
